@@ -1,0 +1,167 @@
+"""The small frozen kinds of change mlhost can make to a host. Data only: `provision.render` turns each into sh (check, change, the same check again).
+
+Every kind knows its undo through `provision.render`; what was really changed is recorded by the script in the host's journal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Union
+
+
+@dataclass(frozen=True)
+class Key:
+    """A signing key pinned by `fingerprints` (full, upper case hex). `text` is the key as fetched and compared; empty until the controller has it."""
+
+    name: str
+    url: str
+    fingerprints: tuple[str, ...]
+    path: str
+    text: bytes = b""
+
+
+@dataclass(frozen=True)
+class AptRepository:
+    """One apt source file at `path` with exactly `text`, its key, and no other file naming the same repository.
+
+    `obsolete` are files that name only this repository and are moved aside; `edits` are (path, new text) for files that name others too.
+    `check_url` is the index whose reachability was checked. Only this source is refreshed.
+    """
+
+    name: str
+    path: str
+    text: str
+    key: Key | None
+    obsolete: tuple[str, ...] = ()
+    edits: tuple[tuple[str, str], ...] = ()
+    check_url: str = ""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package and the version asked for: "" any, an exact version, or a prefix ending in `*` (apt's own pattern)."""
+
+    name: str
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Packages to be installed, and packages to be removed first (never purged), in one transaction."""
+
+    install: tuple[Package, ...]
+    remove: tuple[str, ...] = ()
+    recommends: bool = False
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Packages the package manager must not change by itself (`apt-mark hold`)."""
+
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file with exactly this content, mode (octal text) and owner; or, with `content=None`, no file."""
+
+    path: str
+    content: str | None
+    mode: str = "0644"
+    owner: str = "root:root"
+
+
+@dataclass(frozen=True)
+class JsonMerge:
+    """Docker's daemon.json: `content` is the merged text, written only while the file's sha256 still is `base` ("" = no file yet).
+
+    The old file is backed up, the new one validated before it takes the old one's place (`dockerd --validate` where the engine has it).
+    """
+
+    path: str
+    base: str
+    content: str
+    mode: str = "0644"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A systemd unit. `enabled`/`running` None = leave. `act` is what the change does: start, restart, reload.
+
+    `newer_than` are files: the service counts as stale while one of them is newer than `stamp` files (its start and its last reload).
+    `optional`: a unit that does not exist is fine. `restore` is a JSON file to put back from its backup if the service does not come up with it.
+    """
+
+    name: str
+    enabled: bool | None = True
+    running: bool | None = True
+    act: str = "start"
+    newer_than: tuple[str, ...] = ()
+    stamps: tuple[str, ...] = ()
+    optional: bool = False
+    restore: str = ""
+    probe: str = ""
+
+
+@dataclass(frozen=True)
+class KernelModule:
+    """Kernel modules loaded now, and those named in `unload` gone first if nothing holds them. A failure means that a reboot is needed."""
+
+    names: tuple[str, ...]
+    unload: tuple[str, ...] = ()
+    needs: str = ""
+
+
+@dataclass(frozen=True)
+class GroupMember:
+    """`user` is a member of `group`."""
+
+    user: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A disk formatted if (and only if) it is blank, and mounted at `path` at every boot before Docker starts."""
+
+    device: str
+    path: str
+    filesystem: str = "ext4"
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """The proof: a container of `image` ("embedded" or a reference) runs; with `gpus` > 0 `nvidia-smi` in it sees exactly the host's GPUs."""
+
+    image: str
+    gpus: int
+    request: str = ""
+    registry: str = ""
+
+
+@dataclass(frozen=True)
+class Reboot:
+    """The stage ends here; the rest is decided after a reboot."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A user's own step: `check` exits 0 when nothing is to be done, `change` makes it so, `undo` takes it back. POSIX sh texts."""
+
+    check: str
+    change: str
+    undo: str = ""
+    env: tuple[tuple[str, str], ...] = field(default=())
+
+
+Action = Union[
+    AptRepository, Packages, Hold, File, JsonMerge, Service, KernelModule, GroupMember, Mount, Smoke, Reboot, Command
+]
+
+
+def kind(action: Action) -> str:
+    """The action's name in plans: `apt-repository`, `packages`, …"""
+    name = type(action).__name__
+    return "".join("-" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(name))

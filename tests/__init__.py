@@ -1,0 +1,1 @@
+"""mlhost's own tests."""
