@@ -306,7 +306,10 @@ State = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Item:
-    """One thing that must be so. `expected` and `actual` are flat mappings; `action` None where nothing can or need be done now."""
+    """One thing that must be so. `expected` and `actual` are flat mappings; `action` None where nothing can or need be done now.
+
+    Items are carried out in the order of `phase` (see `provision.steps`), within a phase in the order they were made.
+    """
 
     id: str
     step: str
@@ -317,6 +320,7 @@ class Item:
     actual: State = field(default_factory=dict)
     action: Action | None = None
     restarts: tuple[str, ...] = ()
+    phase: int = 60
 
 
 @dataclass(frozen=True)
@@ -380,7 +384,7 @@ class Plan:
     items: tuple[Item, ...]
     problems: tuple[Problem, ...] = ()
     notices: tuple[Notice, ...] = ()
-    reboot: bool = False
+    reboot: str = "no"  # no, possible, needed
     restarts: tuple[str, ...] = ()
     download_mb: int | None = None
     urls: tuple[str, ...] = ()

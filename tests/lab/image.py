@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Sequence
 
 from tests.lab import tree
 from tests.lab.cache import built_once, recipe_hash
@@ -15,13 +15,13 @@ from tests.lab.need import tool
 
 SUITES = {"trixie": "13", "bookworm": "12"}
 PACKAGES = (
-    "systemd systemd-sysv udev dbus linux-image-cloud-amd64 initramfs-tools zstd kmod e2fsprogs openssh-server sudo "
-    "python3 git ca-certificates iproute2 procps less"
-).split()
+    *("systemd", "systemd-sysv", "udev", "dbus", "linux-image-cloud-amd64", "initramfs-tools", "zstd", "kmod", "e2fsprogs"),
+    *("openssh-server", "sudo", "python3", "git", "ca-certificates", "iproute2", "procps", "less"),
+)
 DISK = "12G"  # sparse; the file takes what the tree takes
 # Only what finds the root disk: the initrd of MODULES=most costs seconds at every emulated boot.
 INITRD_MODULES = "virtio_pci\nvirtio_blk\next4\ncrc32c\ncrc32c_generic\n"
-FILES: Dict[str, str] = {
+FILES: dict[str, str] = {
     "etc/fstab": "/dev/vda / ext4 defaults,discard 0 1\n",
     "etc/systemd/network/10-lab.network": "[Match]\nName=e*\n\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\n"
     "\n[DHCPv4]\nUseHostname=no\n",
@@ -45,7 +45,7 @@ def debian_image(suite: str, extra: Sequence[str] = ()) -> Image:
 
     `extra` names further packages to have in it from the start. Raises LabUnavailable, LabError.
     """
-    packages: List[str] = [*PACKAGES, *extra]
+    packages: list[str] = [*PACKAGES, *extra]
     public = [key.with_suffix(".pub").read_text() for key in (lab_keys().client, lab_keys().host)]
     recipe = [suite, packages, DISK, INITRD_MODULES, FILES, tree.SUDOERS, tree.MASKED, public, 1]
     folder = built_once("images", f"{suite}-{recipe_hash(recipe)}", lambda work: _build(work, suite, packages))

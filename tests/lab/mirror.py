@@ -7,7 +7,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional
+from typing import Optional
 from urllib.parse import urlsplit
 
 from tests.lab.need import LabUnavailable, tool
@@ -27,12 +27,12 @@ class Mirror:
     main: str
     security: Optional[str]
 
-    def hosts_with_tls(self) -> List[str]:
+    def hosts_with_tls(self) -> list[str]:
         """Host names that this machine reaches by https."""
         parts = [urlsplit(uri) for uri in (self.main, self.security) if uri]
         return sorted({part.netloc for part in parts if part.scheme == "https"})
 
-    def lines(self, suite: str, components: str = "main") -> List[str]:
+    def lines(self, suite: str, components: str = "main") -> list[str]:
         """One-line apt sources for a suite: the suite itself, its updates and its security archive."""
         main = _plain(self.main)
         lines = [f"deb {main} {suite} {components}", f"deb {main} {suite}-updates {components}"]
@@ -58,7 +58,7 @@ def read_mirror() -> Mirror:
         security = os.environ.get("MLHOST_LAB_MIRROR_SECURITY")
         return Mirror(given.rstrip("/"), security.rstrip("/") if security else None)
     command = [tool("apt-get", "apt"), "indextargets", "--format", FORMAT, "Created-By: Packages"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return mirror_from(done.stdout)
 
 

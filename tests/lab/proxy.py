@@ -10,10 +10,11 @@ import select
 import socket
 import tempfile
 import threading
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Iterable, Optional, Type
+from typing import Optional
 from urllib.parse import urlsplit
 
 from tests.lab.cache import cache_root
@@ -68,7 +69,7 @@ class CachingProxy:
 
     def __exit__(
         self,
-        kind: Optional[Type[BaseException]],
+        kind: Optional[type[BaseException]],
         error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
@@ -145,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
             upstream.request(self.command, path, headers=headers)
             answer = upstream.getresponse()
             self.send_response(answer.status, answer.reason)
-            for name in PASS_ON + ("Content-Range",):
+            for name in (*PASS_ON, "Content-Range"):
                 value = answer.getheader(name)
                 if value is not None:
                     self.send_header(name, value)

@@ -1,0 +1,376 @@
+"""The facts of the world: systems, repositories, signing keys, GPUs, driver branches, CUDA releases, clouds.
+
+They live in `data/*.toml`, nowhere in code. `load()` gives a Catalog, which reads a file when it is first asked something that the file knows.
+All answers are frozen (`provision.rows`). Nothing here looks at a machine.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from provision import catalog_systems
+from provision.errors import Unsupported
+from provision.model import OsRelease
+from provision.rows import (
+    Branch,
+    DriverPackages,
+    FabricPackages,
+    Generation,
+    GpuModel,
+    Platform,
+    Repository,
+    Row,
+    filled,
+    version_key,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Branch", "Catalog", "DriverPackages", "FabricPackages", "Generation", "GpuModel", "Platform", "Repository", "load", "version_key"]
+
+
+@lru_cache(maxsize=8)
+def _packaged(name: str) -> dict[str, Any]:
+    data = pkgutil.get_data("provision", f"data/{name}.toml")
+    if data is None:  # only a loader that cannot read data answers so
+        raise FileNotFoundError(f"provision/data/{name}.toml")
+    return tomllib.loads(data.decode("utf-8"))
+
+
+def load(read: Callable[[str], dict[str, Any]] = _packaged) -> Catalog:
+    """The catalog. `read` gives the parsed content of a data file by its name without ".toml"; the default reads the packaged ones."""
+    return Catalog(read)
+
+
+class Catalog:
+    """Answers about the world. What finds nothing returns None; `platform` raises Unsupported, a name that is in no row KeyError."""
+
+    def __init__(self, read: Callable[[str], dict[str, Any]]) -> None:
+        self._read = read
+
+    # ------------------------------------------------------------ systems
+
+    def platform(self, os: OsRelease, arch: str) -> Platform:
+        """The platform of a system, from its os-release and `uname -m`. Raises Unsupported (exit code 5) naming the nearest supported system."""
+        distros = self._distros
+        row, derivative = catalog_systems.identify(distros, os)
+        machine = next((entry for entry in distros["arch"] if entry["machine"] == arch), None)
+        if machine is None:
+            known = ", ".join(entry["machine"] for entry in distros["arch"])
+            raise Unsupported(f"The architecture {arch!r} is not supported.", f"mlhost knows {known}.")
+        base = catalog_systems.base_of(distros, row)
+        release = f"{base['name']} {row['version']}"
+        cuda_arch = machine.get("cuda", "")
+        has_cuda = cuda_arch in row.get("cuda_arches", ())
+        first, last = row.get("cuda_branches", ("", ""))
+        return Platform(
+            id=os.id.lower(),
+            name=os.pretty_name or release,
+            version=os.version_id or row["version"],
+            codename=row["codename"],
+            family=base["family"],
+            arch=arch,
+            deb_arch=row.get("deb_arch", machine["deb"]),
+            base_id=base["id"],
+            base_version=row["version"],
+            derivative_of=release if derivative else "",
+            deb822=row["deb822"],
+            apt=row["apt"],
+            docker_tree=row["docker_tree"] if machine.get("docker") else "",
+            docker_suite=row["docker_suite"],
+            docker_version_suffix=row["docker_version_suffix"],
+            docker_frozen=row.get("docker_frozen", False),
+            docker_remove=tuple(base["docker_remove"]),
+            distro_docker_packages=tuple(row["distro_docker"]),
+            distro_docker_version=row["distro_docker_version"],
+            distro_docker_remove=tuple(base["distro_docker_remove"]),
+            toolkit=bool(machine.get("toolkit")) and "deb_arch" not in row,
+            cuda=row["cuda"] if has_cuda else "",
+            cuda_arch=cuda_arch if has_cuda else "",
+            cuda_key=row["cuda_key"] if has_cuda else "",
+            cuda_first=first,
+            cuda_last=last,
+            driver_sources=tuple(base["driver_sources"]),
+            components=tuple(row["components"]),
+            nonfree=base["nonfree"],
+            distro_driver=row["distro_driver"],
+            kernel_flavor_pattern=base["kernel_flavor"],
+            headers=tuple(base["headers"]),
+            headers_meta=base["headers_meta"],
+            initramfs=base["initramfs"],
+            initramfs_update=base["initramfs_update"],
+            init=base["init"],
+            python3=row["python3"],
+            eol=row["eol"],
+        )
+
+    def environment(self, name: str) -> Unsupported:
+        """The error to raise for a surrounding that forbids everything: wsl, container, ostree, readonly, tegra. KeyError for another name."""
+        row = {entry["id"]: entry for entry in self._distros["environment"]}[name]
+        return Unsupported(f"This is {row['name']}: it {row['why']}.", row["fix"])
+
+    @property
+    def systems(self) -> tuple[Row, ...]:
+        """Every system that is set up, for the table of supported systems."""
+        return tuple(MappingProxyType(row) for row in self._distros["system"])
+
+    @cached_property
+    def _distros(self) -> dict[str, Any]:
+        return self._read("distros")
+
+    # ------------------------------------------------------------ repositories
+
+    def repository(self, name: str, platform: Platform) -> Repository | None:
+        """The vendor's repository (docker, toolkit, cuda) as this platform uses it, or None where the vendor does not serve it."""
+        data = self._read("repositories")
+        row = next((r for r in data["repository"] if r["name"] == name and r["family"] == platform.family), None)
+        served = {"docker": bool(platform.docker_tree), "toolkit": platform.toolkit, "cuda": bool(platform.cuda)}
+        if row is None or not served[name]:
+            return None
+        values = {
+            "tree": platform.docker_tree,
+            "suite": platform.docker_suite,
+            "deb_arch": platform.deb_arch,
+            "cuda": platform.cuda,
+            "cuda_arch": platform.cuda_arch,
+            "key": platform.cuda_key,
+        }
+        fingerprints = row["fingerprints"]
+        if name == "cuda":
+            fingerprints = [key["fingerprint"] for key in data["key"] if key["file"] == platform.cuda_key]
+        uri = filled(row["uri"], values)
+        return Repository(
+            name=name,
+            title=row["title"],
+            base=row["base"],
+            uri=uri,
+            suite=filled(row["suite"], values),
+            components=tuple(row["components"]),
+            architectures=(platform.deb_arch,),
+            key_url=filled(row["key_url"], values),
+            key_path=filled(row["key_path"], values),
+            fingerprints=tuple(fingerprints),
+            source_path=filled(row["source_path"], values),
+            index_url=f"{uri}/{filled(row['index'], values)}",
+            hosts=tuple(row["hosts"]),
+            packages=tuple(row["packages"]),
+            epoch=row.get("epoch", ""),
+            minimum=row.get("minimum", ""),
+            newest=row.get("newest", ""),
+            avoid=tuple(row.get("avoid", ())),
+            legacy_sources=_fill(row["legacy_sources"], values),
+            legacy_keys=tuple(row["legacy_keys"]),
+            legacy_packages=tuple(row.get("legacy_packages", ())),
+            obsolete_fingerprints=tuple(row.get("obsolete_fingerprints", ())),
+        )
+
+    # ------------------------------------------------------------ GPUs
+
+    def gpu(self, device_id: str, subsystem: str | None = None) -> GpuModel:
+        """What is known of a GPU by its PCI device id (four hex digits) and its subsystem device id ("1733", "10de:1733", None = unknown).
+
+        An id without a row of its own is named after the generation whose range it falls into; outside every range the generation is "unknown".
+        """
+        device = _hex(device_id)
+        generation, row = self._parts.get(device, ("", ()))
+        if not generation:
+            generation = next((g for low, high, g in self._gpus["ranges"]["rows"] if low <= device <= high), "unknown")
+        kind = self.generation(generation)
+        vendor, _, sub = (subsystem or "").lower().rpartition(":")
+        slices = [r for r in self._gpus["vgpu"] if r["device"] == device and _hex(sub) in r["subsystems"]]
+        vgpu = bool(slices) and vendor in ("", "10de", "0x10de")
+        title = f"{'' if generation == 'unknown' else kind.title + ' '}GPU (10de:{device})"
+        flags = row[3].split() if len(row) > 3 else []
+        return GpuModel(
+            device_id=device,
+            name="NVIDIA " + (slices[0]["name"] if vgpu else row[1] if row else title),
+            generation=generation,
+            vgpu=vgpu,
+            open_only=kind.flavors == ("open",) or "open" in flags,
+            min_driver=row[2] if len(row) > 2 else "",
+            nvlink5="nvlink5" in flags,
+            grace="grace" in flags,
+        )
+
+    def is_nvswitch(self, device_id: str) -> bool:
+        """Whether this device (PCI class 0680) is a switch that needs the fabric manager."""
+        return any(row["device"] == _hex(device_id) for row in self._gpus["nvswitch"])
+
+    def generation(self, name: str) -> Generation:
+        """A GPU generation by name. KeyError for a name that is none."""
+        return self._generations[name]
+
+    @cached_property
+    def _generations(self) -> Mapping[str, Generation]:
+        return {row["name"]: Generation.of(order, row) for order, row in enumerate(self._gpus["generation"])}
+
+    @cached_property
+    def _parts(self) -> Mapping[str, tuple[str, tuple[str, ...]]]:
+        return {row[0]: (group["generation"], tuple(row)) for group in self._gpus["parts"] for row in group["rows"]}
+
+    @cached_property
+    def _gpus(self) -> dict[str, Any]:
+        return self._read("gpus")
+
+    # ------------------------------------------------------------ drivers
+
+    @cached_property
+    def branches(self) -> tuple[Branch, ...]:
+        """Every driver branch, oldest first."""
+        return tuple(Branch.of(row) for row in self._drivers["branch"])
+
+    def branch(self, number: str) -> Branch:
+        """A driver branch by its number ("580"). KeyError for one that is not in the catalog."""
+        return {branch.number: branch for branch in self.branches}[number]
+
+    def supports(self, branch: Branch, generation: str) -> bool:
+        """Whether the branch drives GPUs of this generation."""
+        oldest, newest = (self.generation(name).order for name in (branch.oldest, branch.newest))
+        kind = self.generation(generation)
+        if kind.last_branch and int(branch.number) > int(kind.last_branch):
+            return False
+        return oldest <= kind.order <= newest and bool(set(kind.flavors) & set(branch.flavors))
+
+    @property
+    def preferred_branches(self) -> tuple[str, ...]:
+        """The branches to choose from, best first, where nothing names one."""
+        return tuple(self._drivers["preferred"])
+
+    def kernel_flavor(self, platform: Platform, kernel_release: str) -> str:
+        """The flavour in a kernel release ("aws" in 6.8.0-1021-aws, "cloud-amd64" in 6.1.0-37-cloud-amd64), "" for a foreign kernel."""
+        match = re.search(platform.kernel_flavor_pattern, kernel_release)
+        return match[1] if match else ""
+
+    def driver_packages(
+        self, platform: Platform, source: str, branch: str, flavor: str, kernel_release: str, *, version: str = "", image: str = ""
+    ) -> DriverPackages | None:
+        """The packages that install a driver, or None where `source` (distro, cuda) does not have this branch and flavour for the platform.
+
+        `version` asks for one exact version of the branch. `image` is the name of the installed linux-image metapackage, if any: with it the
+        packages include the one that brings modules for future kernels.
+        """
+        row = self._driver_row(platform, source, branch, flavor)
+        if row is None:
+            return None
+        kernel_flavor = self.kernel_flavor(platform, kernel_release)
+        prebuilt = self._drivers["prebuilt"]
+        suffix = image[len("linux-image-") :] if image.startswith("linux-image-") else ""
+        values = {
+            "branch": branch,
+            "kernel": kernel_release,
+            "kernel_flavor": kernel_flavor,
+            "image": prebuilt["aliases"].get(suffix, suffix) or kernel_flavor,
+            "version": f"{version}-" if version else f"{branch}.",
+        }
+        glob = filled(row["version"], values) if row.get("version") else ""
+        pinned = "pinning" in row and int(branch) >= int(row["pinning_from"])
+        programs, dkms = _fill(row["packages"], values), _fill(row["dkms"], values)
+        common: dict[str, Any] = {
+            "source": source,
+            "branch": branch,
+            "flavor": flavor,
+            "repository": "cuda" if source == "cuda" else None,
+            "components": () if source == "cuda" else platform.components,
+            "module": row["module"],
+            "pinning": filled(row["pinning"], values) if pinned else "",
+            "preferences": f"Package: {row['pin']}\nPin: version {glob}\nPin-Priority: 1000\n" if "pin" in row else "",
+        }
+        built = DriverPackages(
+            packages=programs + dkms,
+            headers=_fill(platform.headers, values) if kernel_release else (),
+            headers_meta=filled(platform.headers_meta, values) if kernel_flavor else "",
+            versions=MappingProxyType(dict.fromkeys(programs + dkms, glob) if glob else {}),
+            prebuilt=False,
+            metapackage="",
+            fallback=None,
+            **common,
+        )
+        if "prebuilt" not in row or not any(fnmatch.fnmatchcase(kernel_flavor, p) for p in prebuilt["flavors"]):
+            return built
+        meta = filled(row["prebuilt_meta"], values)
+        return DriverPackages(
+            packages=(filled(row["prebuilt"], values), *((meta,) if suffix else ()), *programs),
+            headers=(),
+            headers_meta="",
+            versions=MappingProxyType({}),
+            prebuilt=True,
+            metapackage=meta,
+            fallback=built,
+            **common,
+        )
+
+    def fabric_packages(self, platform: Platform, source: str, branch: str, version: str, nvlink5: bool = False) -> FabricPackages | None:
+        """The fabric manager for a driver of exactly `version` ("580.126.20") from `source` (distro, cuda); None where it has none.
+
+        With `nvlink5` also what B200 and B300 systems need besides.
+        """
+        for row in self._drivers["fabric"]:
+            fits = row["source_name"] == source and row["base"] in ("*", platform.base_id) and (source != "cuda" or platform.cuda)
+            if fits and int(row["first"]) <= int(branch) <= int(row["last"] or branch):
+                values = {"branch": branch, "version": version}
+                manager = _fill(row["packages"], values)
+                return FabricPackages(
+                    packages=manager + (tuple(row["nvlink5"]) if nvlink5 else ()),
+                    versions=MappingProxyType(dict.fromkeys(manager, filled(row["version"], values)) if "version" in row else {}),
+                    service=row["service"],
+                )
+        return None
+
+    def _driver_row(self, platform: Platform, source: str, branch: str, flavor: str) -> Row | None:
+        if source == "cuda":
+            first, last = platform.cuda_first, platform.cuda_last or branch
+            if not platform.cuda or not int(first) <= int(branch) <= int(last):
+                return None
+        for row in self._drivers["packages"]:
+            same = (row["source_name"], row["flavor"]) == (source, flavor) and branch in row["branches"]
+            if same and platform.base in row["systems"] and platform.deb_arch in row["arches"]:
+                return dict(row)
+        return None
+
+    @cached_property
+    def _drivers(self) -> dict[str, Any]:
+        return self._read("drivers")
+
+    # ------------------------------------------------------------ CUDA and clouds
+
+    def cuda_for_driver(self, driver_version: str) -> str | None:
+        """The newest CUDA ("13.0") that a driver ("580.126.20" or "580") serves by itself; for an unlisted branch that of the next older one."""
+        table: Mapping[str, str] = self._read("cuda")["branch"]
+        branch = version_key(driver_version)[:1]
+        older = [number for number in table if version_key(number) <= branch]
+        return table[max(older, key=version_key)] if older else None
+
+    def min_driver_for_cuda(self, cuda: str) -> str | None:
+        """The oldest driver that serves a CUDA release natively ("12.4", "12.4.1"), or any program of a major release ("12"); None if unknown."""
+        data = self._read("cuda")
+        if cuda in data["major"]:
+            return str(data["major"][cuda])
+        wanted = (*version_key(cuda), 0)[:3]
+        same = [r for r in data["release"] if version_key(r)[:2] == wanted[:2] and version_key(r) <= wanted]
+        return str(data["release"][max(same, key=version_key)]) if same else None
+
+    def cloud(self, dmi: Mapping[str, str]) -> str | None:
+        """The cloud a machine is in, from the texts of its firmware (names as under /sys/class/dmi/id); None for none that is known."""
+        for row in self._read("clouds")["cloud"]:
+            for match in row["match"]:
+                if all(fnmatch.fnmatchcase(dmi.get(key, "").strip(), pattern) for key, pattern in match.items()):
+                    return str(row["id"])
+        return None
+
+
+def _fill(templates: Iterable[str], values: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(filled(template, values) for template in templates)
+
+
+def _hex(text: str) -> str:
+    return text.lower().replace("0x", "", 1).zfill(4) if text else ""

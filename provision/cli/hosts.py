@@ -1,0 +1,144 @@
+"""From targets to results: opens the transports, shows progress, asks what must be asked, and works on all hosts."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import click
+
+from provision.cli import Session
+from provision.cli.fleet import Result, each, name_of, report_of
+from provision.cli.options import Connection, Output
+from provision.cli.output import errors, fancy, look, write, write_json
+from provision.errors import Error
+from provision.model import HostReport
+from provision.progress import Display, Progress, Renamed, open_progress
+from provision.report.verdict import fleet_exit_code
+
+if TYPE_CHECKING:
+    from provision.transport import Transport
+
+T = TypeVar("T")
+Ask = Callable[[str], bool]
+
+
+class Terminal:
+    """Asks the user, one question at a time, while the progress display steps aside. Never asks where standard input is no terminal."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._lock = threading.Lock()
+        self._sudo_password: str | None = None
+        self.there = sys.stdin is not None and sys.stdin.isatty()
+
+    def confirm(self, question: str) -> bool:
+        """Yes or no; no is the default."""
+        with self._lock, self._display.paused():
+            return click.confirm(question, default=False, err=True)
+
+    def sudo_password(self, host: str) -> str:
+        """The sudo password, asked once for all hosts."""
+        with self._lock:
+            if self._sudo_password is None:
+                with self._display.paused():
+                    self._sudo_password = str(click.prompt(f"sudo password for {host}", hide_input=True, err=True))
+            return self._sudo_password
+
+
+def on_hosts(
+    targets: Sequence[str],
+    connection: Connection,
+    output: Output,
+    work: Callable[[Transport, Progress, Ask | None], T],
+) -> list[Result[T]]:
+    """Call `work` with an open transport for every target (this machine where there are none). Errors are in the results."""
+    from provision.transport import open_transport
+    from provision.transport.errors import SudoPasswordNeeded
+
+    options = connection.ssh_options()
+    display = open_progress([name_of(target) for target in targets or (None,)], live=fancy(sys.stderr, output.no_color), verbose=output.verbose)
+    with display:
+        terminal = Terminal(display)
+        ask = terminal.confirm if terminal.there else None
+
+        def one(target: str | None) -> T:
+            progress = Renamed(display, name_of(target))
+            try:
+                with open_transport(target, options) as transport:
+                    return work(transport, progress, ask)
+            except SudoPasswordNeeded:
+                if not terminal.there or options.sudo_password is not None:
+                    raise
+                with open_transport(target, replace(options, sudo_password=terminal.sudo_password(name_of(target)))) as transport:
+                    return work(transport, progress, ask)
+
+        return each(targets, one, connection.parallel)
+
+
+def single_error(results: Sequence[Result[T]]) -> None:
+    """Raise what went wrong where there is only one host: the entry point tells it."""
+    if len(results) == 1 and results[0].error is not None:
+        raise results[0].error
+
+
+def tracebacks(ctx: click.Context, results: Sequence[Result[T]]) -> None:
+    """With `--debug`, show the tracebacks of bugs met on some host of several."""
+    for result in results:
+        if result.error is not None and not isinstance(result.error, Error) and ctx.ensure_object(Session).debug:
+            import traceback
+
+            errors(f"{result.target}:")
+            traceback.print_exception(type(result.error), result.error, result.error.__traceback__)
+
+
+def report_hosts(
+    ctx: click.Context,
+    targets: Sequence[str],
+    connection: Connection,
+    output: Output,
+    work: Callable[[Transport, Progress, Ask | None], HostReport],
+) -> int:
+    """`work` on every host, its reports printed once; the exit code of the host that is worst off."""
+    results = on_hosts(targets, connection, output, work)
+    if output.format == "text" or not isinstance(results[0].error, Error):
+        single_error(results)
+    tracebacks(ctx, results)
+    reports = [report_of(result) for result in results]
+    print_reports(reports, output)
+    return fleet_exit_code(reports)
+
+
+def raise_as_error(report: HostReport) -> NoReturn:
+    """The error that a report without any result tells of."""
+    error = Error(report.message, report.fix)
+    error.exit_code = report.exit_code
+    raise error
+
+
+def print_reports(reports: Sequence[HostReport], output: Output) -> None:
+    """The reports in the format that was asked for."""
+    if output.format == "json":
+        from provision.report.jsonout import report_json
+
+        write_json(report_json(reports), output)
+    elif output.format == "junit":
+        from provision.report.junit import junit_xml
+
+        write(junit_xml(reports), output)
+    else:
+        from provision.report.text import fleet_summary_text, host_report_text
+
+        style = look(output)
+        only = reports[0] if len(reports) == 1 else None
+        if only and only.exit_code and only.fix and not (only.before or only.checks or only.outcomes):
+            # Nothing came of it: an error like any other.
+            raise_as_error(only)
+        texts = [host_report_text(report, style, verbose=output.verbose) for report in reports]
+        summary = fleet_summary_text(reports, style)
+        short = all("\n" not in text for text in texts)
+        parts = texts if short or not summary else [text + "\n" for text in texts]
+        write("\n".join([*parts, *([summary] if summary else [])]), output)

@@ -1,0 +1,187 @@
+"""The options that several commands share, each group arriving in a command as one value."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from provision.errors import UsageError
+
+if TYPE_CHECKING:
+    from provision.plan import Step
+    from provision.playbook import Loaded
+    from provision.transport import SshOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_PLAYBOOK = "gpu-host"
+HOST_KEYS = ("enforce", "accept-new", "ignore")
+
+
+@dataclass(frozen=True)
+class Playbook:
+    """Which desired state: a packaged name or a file, and `--set` overrides."""
+
+    playbook: str
+    sets: tuple[str, ...]
+
+    def load(self) -> Loaded:
+        """The desired state; raises UsageError kinds for what is wrong with it."""
+        from provision import playbook
+
+        return playbook.load(self.playbook, self.sets)
+
+    def steps(self, loaded: Loaded) -> tuple[Step, ...]:
+        """The user's own steps that the playbook names; raises UsageError for what is wrong with them."""
+        if not loaded.step_files:
+            return ()
+        from provision.ownsteps import load_steps
+
+        return load_steps(loaded.step_files, "")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach hosts, as given on the command line."""
+
+    ssh_config: str | None
+    identity: tuple[str, ...]
+    host_keys: str | None
+    known_hosts: str | None
+    connect_timeout: float | None
+    ask_sudo_password: bool
+    sudo_password_file: str | None
+    parallel: int
+
+    def ssh_options(self) -> SshOptions:
+        """The transport's options. Asks for the sudo password, or reads its file, where that was wanted."""
+        from provision.transport import SshOptions
+
+        return SshOptions(
+            config_file=self.ssh_config,
+            identity_files=self.identity,
+            host_keys=self.host_keys,
+            known_hosts_file=self.known_hosts,
+            connect_timeout=self.connect_timeout,
+            sudo_password=self._sudo_password(),
+        )
+
+    def _sudo_password(self) -> str | None:
+        if self.sudo_password_file is not None:
+            return read_password(self.sudo_password_file)
+        if not self.ask_sudo_password:
+            return None
+        if not sys.stdin.isatty():
+            raise UsageError("--ask-sudo-password needs a terminal to ask on.", "Use --sudo-password-file FILE.")
+        return str(click.prompt("sudo password", hide_input=True, err=True))
+
+
+def read_password(path: str) -> str:
+    """The first line of a file (`-`: standard input). Raises UsageError where it cannot be read or is empty; never shows its content."""
+    try:
+        if path == "-":
+            text = sys.stdin.readline()
+        else:
+            with open(path, encoding="utf-8") as file:
+                text = file.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        remedy = "Name a readable file whose first line is the password."
+        raise UsageError(f"The sudo password file {path} cannot be read: {reason}.", remedy) from None
+    password = text.rstrip("\r\n")
+    if not password:
+        raise UsageError(f"The sudo password file {path} has an empty first line.", "Put the password into its first line.")
+    return password
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where and how results are written."""
+
+    format: str
+    out: str | None
+    verbose: bool
+    no_color: bool
+
+
+def playbook_options(function: F) -> F:
+    """`-p`, `--set`, as `playbook: Playbook`."""
+    return _group(function, "desired", Playbook, [
+        click.option("-p", "--playbook", default=DEFAULT_PLAYBOOK, show_default=True, metavar="NAME|FILE",
+                     help="The desired state: a packaged playbook or a YAML file."),
+        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a playbook value, e.g. docker.source=distro. Repeatable."),
+    ])
+
+
+def connection_options(function: F) -> F:
+    """How to reach hosts, as `connection: Connection`."""
+    return _group(function, "connection", Connection, [
+        click.option("-F", "--ssh-config", metavar="FILE", help="Read this ssh_config instead of the usual ones (`none`: read none)."),
+        click.option("--identity", multiple=True, metavar="FILE", help="Log in with this private key. Repeatable."),
+        click.option("--host-keys", type=click.Choice(HOST_KEYS), default=None,
+                     help="Unknown host keys: refuse (enforce, the default), store at first sight, or do not check."),
+        click.option("--known-hosts", metavar="FILE", help="Use this known_hosts file instead of the usual ones."),
+        click.option("--connect-timeout", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Give up connecting after this long."),
+        click.option("--ask-sudo-password", is_flag=True, help="Ask for the sudo password once, on the terminal."),
+        click.option("--sudo-password-file", metavar="FILE", help="Read the sudo password from the file's first line (`-`: standard input)."),
+        click.option("--parallel", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="Work on so many hosts at once."),
+    ])
+
+
+def output_options(*formats: str) -> Callable[[F], F]:
+    """`--format`, `--out` and how it looks, as `output: Output`; the first format is the default."""
+
+    def decorate(function: F) -> F:
+        return _group(function, "output", Output, [
+            click.option("--format", type=click.Choice(formats), default=formats[0], show_default=True, help="What to print."),
+            click.option("--out", metavar="FILE", help="Write the result to a file instead of standard output."),
+            click.option("-v", "--verbose", is_flag=True, help="Show more: values, what is already right, the log as it comes."),
+            click.option("--no-color", is_flag=True, help="Plain text (also: the environment variable NO_COLOR)."),
+            click.option("--debug", is_flag=True, expose_value=False, callback=_debug, help="Show a traceback with an error."),
+        ])
+
+    return decorate
+
+
+def tree_options(function: F) -> F:
+    """`--root`, `--arch` and `--capture`: work from a system tree or a capture instead of a host."""
+    for option in (
+        click.option("--capture", metavar="FILE", help="Work from what `mlhost facts --format raw` printed elsewhere (`-`: standard input)."),
+        click.option("--arch", metavar="ARCH", help="With --root: the tree's architecture as `uname -m` has it."),
+        click.option("--root", metavar="DIR", help="Read an unpacked or mounted system instead of a live one."),
+    ):
+        function = option(function)
+    return function
+
+
+def targets_argument(function: F) -> F:
+    """`[TARGET]...`, each once, in the order given."""
+    argument = click.argument("targets", nargs=-1, metavar="[[USER@]HOST[:PORT]]...", callback=lambda _c, _p, value: tuple(dict.fromkeys(value)))
+    return argument(function)
+
+
+def _debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    from provision.cli import Session
+
+    ctx.ensure_object(Session).debug |= value
+
+
+def _group(function: F, name: str, cls: type[Any], options: list[Callable[[Any], Any]]) -> F:
+    """Collect the options whose names are the fields of `cls` into one argument `name`."""
+    names = [field.name for field in fields(cls)]
+
+    @functools.wraps(function)
+    def collected(*args: Any, **kwargs: Any) -> Any:
+        kwargs[name] = cls(**{key: kwargs.pop(key) for key in names})
+        return function(*args, **kwargs)
+
+    wrapped: Any = collected
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    result: F = wrapped
+    return result

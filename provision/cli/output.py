@@ -1,0 +1,77 @@
+"""Printing: what the terminal can show, and the one place where results leave the program."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from provision.cli.options import Output
+from provision.errors import UsageError
+from provision.report.layout import Look
+
+
+def fancy(stream: TextIO, no_color: bool) -> bool:
+    """Whether colour and a live display are welcome: a capable terminal, and nobody said otherwise (no-color.org)."""
+    return not no_color and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def look(output: Output) -> Look:
+    """How text on standard output (or in `--out`) is to look."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+    if output.out:
+        return Look()
+    columns = shutil.get_terminal_size((100, 24)).columns
+    return Look(fancy(sys.stdout, output.no_color), min(max(columns, 60), 120), not encoding.startswith("utf"))
+
+
+def check_out(output: Output) -> None:
+    """Raise UsageError now for an `--out` that could not be written later, when the work is done."""
+    if not output.out:
+        return
+    folder = os.path.dirname(os.path.abspath(output.out))
+    if os.path.isdir(output.out):
+        raise UsageError(f"--out {output.out} is a directory.", "Name a file.")
+    if not os.access(output.out if os.path.exists(output.out) else folder, os.W_OK):
+        raise UsageError(f"--out {output.out} cannot be written.", f"Is {folder} there, and may you write to it?")
+
+
+def write(text: str, output: Output, mode: int = 0o666) -> None:
+    """Text to standard output or `--out`, with a final newline. `mode` is what a new file gets, less the umask."""
+    if text and not text.endswith("\n"):
+        text += "\n"
+    write_bytes(text.encode("utf-8" if output.out else getattr(sys.stdout, "encoding", None) or "utf-8", "replace"), output, mode)
+
+
+def write_bytes(content: bytes, output: Output, mode: int = 0o600) -> None:
+    """Bytes as they are. Raises UsageError where `--out` cannot be written."""
+    if not output.out:
+        sys.stdout.flush()
+        buffer = getattr(sys.stdout, "buffer", None)
+        if buffer is None:
+            sys.stdout.write(content.decode("utf-8", "replace"))
+        else:
+            buffer.write(content)
+            buffer.flush()
+        return
+    try:
+        handle = os.open(output.out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise UsageError(f"{output.out} cannot be written: {error.strerror}.", "Name another file with --out.") from None
+
+
+def write_json(document: Mapping[str, Any], output: Output) -> None:
+    """JSON in ASCII: control and bidi characters of a host's texts arrive escaped."""
+    write(json.dumps(document, indent=2, ensure_ascii=True), output)
+
+
+def errors(text: str) -> None:
+    """A paragraph on standard error."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)

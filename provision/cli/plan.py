@@ -1,0 +1,151 @@
+"""`mlhost plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from provision.cli.options import (
+    Connection,
+    Output,
+    Playbook,
+    connection_options,
+    output_options,
+    playbook_options,
+    targets_argument,
+    tree_options,
+)
+from provision.errors import Error, UsageError
+
+if TYPE_CHECKING:
+    from provision.cli.fleet import Result
+    from provision.cli.hosts import Ask
+    from provision.model import Plan
+    from provision.progress import Progress
+    from provision.transport import Transport
+
+    Planned = tuple[Plan, str]  # the plan, and its script where that is wanted
+
+
+@click.command(epilog="""
+\b
+Examples:
+  mlhost plan                                    this machine
+  mlhost plan -v root@gpu-7                      with the values behind every decision
+  mlhost plan --format json gpu-7 | jq .decisions
+  mlhost plan --format sh gpu-7                  the very script that setup would run
+  mlhost plan --root /mnt/image --arch aarch64   an unpacked system
+  mlhost plan --capture gpu-7.txt                what `mlhost facts --format raw` printed elsewhere
+
+\b
+Exit codes: 0 nothing to change, 3 changes pending, 1 refused, 5 unsupported, 2 wrong usage or playbook,
+4 unreachable. For several hosts that of the host worst off, in the order 1, 2, 4, 5, 3, 0.
+""")
+@targets_argument
+@playbook_options
+@tree_options
+@connection_options
+@output_options("text", "json", "sh")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    targets: tuple[str, ...],
+    desired: Playbook,
+    root: str | None,
+    arch: str | None,
+    capture: str | None,
+    connection: Connection,
+    output: Output,
+) -> int:
+    """Show what `mlhost setup` would do to machines, and why. Changes nothing."""
+    from provision import run
+    from provision.catalog import load as load_catalog
+    from provision.cli.fleet import Result, name_of
+    from provision.cli.hosts import on_hosts, single_error, tracebacks
+    from provision.cli.output import check_out, write_json
+    from provision.cli.trees import capture_bytes, check_source
+    from provision.report.jsonout import error_json, many_json, plan_json
+    from provision.report.verdict import worst
+
+    check_source(targets, root, arch, capture)
+    check_out(output)
+    if output.format == "sh" and len(targets) > 1:
+        raise UsageError("--format sh prints the script of one machine.", "Name one target.")
+    loaded = desired.load()
+    catalog = load_catalog()
+    options = run.RunOptions(steps=desired.steps(loaded))
+    wants_script = output.format == "sh"
+
+    def planned(transport: Transport, progress: Progress, _ask: Ask | None) -> Planned:
+        _, plan = run.plan_of(transport, loaded, catalog, options, progress)
+        return plan, run.script_of(plan, loaded, options, transport) if wants_script and not refusal(plan) else ""
+
+    if root is not None or capture is not None:
+        _, plan = run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, options.steps)
+        script = run.script_of(plan, loaded, options) if wants_script and not refusal(plan) else ""
+        results = [Result(root or name_of(capture), value=(plan, script))]
+    else:
+        results = on_hosts(targets, connection, output, planned)
+    single_error(results)
+    tracebacks(ctx, results)
+    if wants_script:
+        show_script(results[0], output)
+    elif output.format == "json":
+        parts = [plan_json(result.value[0]) if result.value else error_json(result.target, result.error) for result in results]
+        write_json(parts[0] if len(parts) == 1 else many_json(parts), output)
+    else:
+        show_text(results, output)
+    return worst(exit_code(result) for result in results)
+
+
+def exit_code(result: Result[Planned]) -> int:
+    """One host's exit code."""
+    from provision.report.verdict import plan_exit_code
+
+    if result.value:
+        return plan_exit_code(result.value[0])
+    return result.error.exit_code if isinstance(result.error, Error) else 1
+
+
+def show_script(result: Result[Planned], output: Output) -> None:
+    """Print the script of the one plan; raises the refusal of a plan that has none."""
+    from provision.cli.output import write
+
+    plan, script = result.value or (None, "")
+    error = refusal(plan) if plan else None
+    if error:
+        raise error
+    # It may hold a proxy's password, so the file is its owner's alone.
+    write(script, output, 0o700)
+
+
+def show_text(results: Sequence[Result[Planned]], output: Output) -> None:
+    """Print the plans, and on standard error what went wrong with other hosts."""
+    from provision.cli.output import errors, look, write
+    from provision.report.text import error_text, plan_text
+
+    style = look(output)
+    name = len(results) > 1
+    texts = [
+        plan_text(result.value[0], style, verbose=output.verbose, target=result.target if name else "") for result in results if result.value
+    ]
+    write("\n\n".join(texts), output)
+    for result in results:
+        if result.error is not None:
+            errors(error_text(result.target, result.error, style))
+
+
+def refusal(plan: Plan) -> Error | None:
+    """The error that a refused plan ends a run with; None for one that can be carried out."""
+    from provision.errors import Refused, Unsupported
+
+    if not plan.problems:
+        return None
+    kind = Unsupported if any(problem.unsupported for problem in plan.problems) else Refused
+    return kind(
+        f"{plan.host}: there is no script, because the plan is refused: {' '.join(problem.message for problem in plan.problems)}",
+        " ".join(problem.fix for problem in plan.problems),
+    )

@@ -1,0 +1,36 @@
+"""`mlhost status`."""
+
+from __future__ import annotations
+
+import click
+
+from provision.cli import Session
+from provision.cli.options import Connection, Output, connection_options, output_options, targets_argument
+
+
+@click.command(epilog="""
+\b
+Examples:
+  mlhost status                                  this machine
+  mlhost status --follow root@gpu-7              watch the run there to its end
+
+\b
+Exit codes: that of the run that is shown; 0 where it goes on, or where there is none.
+""")
+@targets_argument
+@click.option("-f", "--follow", is_flag=True, help="Watch a run that goes on until it ends.")
+@connection_options
+@output_options("text", "json")
+@click.pass_context
+def command(ctx: click.Context, targets: tuple[str, ...], connection: Connection, output: Output, follow: bool) -> int:
+    """Show or follow a run that goes on (or ended) on a machine.
+
+    A run is on the machine itself and needs no connection; this only reads its journal.
+    """
+    from provision import run
+    from provision.cli.hosts import report_hosts
+    from provision.cli.output import check_out
+
+    check_out(output)
+    ctx.ensure_object(Session).interrupted = "Stopped watching. What runs on the machine goes on there."
+    return report_hosts(ctx, targets, connection, output, lambda transport, progress, _ask: run.status(transport, follow, progress))

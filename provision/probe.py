@@ -1,0 +1,55 @@
+"""The probe: the read-only script that asks a host what it is, and its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib import resources
+
+from provision.errors import UsageError
+from provision.sh import Sh
+
+
+@lru_cache(maxsize=1)
+def probe_script() -> Sh:
+    """The script, for `sh -s -- ARGS` on standard input. It is package data; nothing is filled in."""
+    return Sh((resources.files("provision") / "scripts" / "probe.sh").read_text(encoding="utf-8"))
+
+
+def probe_args(
+    mark: str,
+    *,
+    root: str = "",
+    arch: str = "",
+    asked_at: int | None = None,
+    paths: Iterable[str] = (),
+    disks: Iterable[str] = (),
+    packages: Iterable[str] = (),
+    deep: bool = False,
+) -> tuple[str, ...]:
+    """The positional parameters of the script.
+
+    `mark` is a random word that no text on the host can know; `root` an unpacked system to read instead of the live one, whose
+    architecture `arch` states as `uname -m` does; `asked_at` the controller's clock in seconds; `paths`, `disks` and `packages` are
+    those the plan will ask about; `deep` adds logs for a diagnosis. Raises UsageError for a path that is not absolute or holds a newline,
+    ValueError for a mark that is not a word.
+    """
+    if not mark.isalnum() or not mark.isascii() or len(mark) > 64:
+        raise ValueError(f"{mark!r} is no mark")
+    args = [mark]
+    if root:
+        args += ["--root", root]
+    if arch:
+        args += ["--arch", arch]
+    if asked_at is not None:
+        args += ["--asked-at", str(asked_at)]
+    for option, values in (("--path", paths), ("--disk", disks)):
+        for path in values:
+            if not path.startswith("/") or "\n" in path or "\0" in path:
+                raise UsageError(f"{path!r} is not an absolute path.", "Paths on a host are written in full, like /data/docker.")
+            args += [option, path]
+    for name in packages:
+        args += ["--package", name]
+    if deep:
+        args.append("--deep")
+    return tuple(args)

@@ -1,0 +1,51 @@
+"""What a host says is data. Before it meets a terminal it loses everything that could move the cursor, recolour, reorder or flood it, and
+before it meets any report it loses the passwords in its URLs.
+"""
+
+from __future__ import annotations
+
+import re
+
+# ESC sequences (CSI, OSC and the other strings up to their end, two-byte ones), with the 8-bit forms of the same introducers.
+_ESCAPES = re.compile(
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
+    "|\x1b[ -/]*[0-~]?"
+)
+# C0 without tab and newline, DEL, C1, the characters that reorder text (Unicode TR9), invisible ones that hide text, lone surrogates.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
+)
+# The user part ends at the last @ of the authority. The second form is for a password with a raw slash in it, which is no valid URL but is
+# typed all the same; a port before the slash tells it from a path that holds an @.
+_CREDENTIALS = re.compile(
+    r"""\b([a-z][a-z0-9+.-]*://)(?:[^/\s"'<>]*@|(?![^/\s:@]*:\d{1,5}/)[^/\s:@"'<>]+:[^\s@"'<>]+@)""", re.IGNORECASE
+)
+
+LINE, BLOCK = 500, 20_000
+
+
+def redact(text: str) -> str:
+    """The text with the user part of every URL (`scheme://user:password@host`) replaced by `***`."""
+    return _CREDENTIALS.sub(r"\1***@", text)
+
+
+def block(text: str, limit: int = BLOCK) -> str:
+    """Text of several lines, safe for a terminal: no escape sequences, control or bidi characters, no credentials, at most `limit` characters.
+
+    Newlines stay, tabs become spaces, a carriage return starts the line anew as a terminal would show it.
+    """
+    text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
+    text = re.sub(r"[^\n]*\r(?=[^\n])", "", text).replace("\t", "    ")
+    text = redact(_CONTROLS.sub("", text))
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def line(text: object, limit: int = LINE) -> str:
+    """One line, safe for a terminal: as `block`, with all white space runs made one space."""
+    return block(" ".join(str(text).replace("\x85", " ").split()), limit)
+
+
+def xml(text: str) -> str:
+    """Text of several lines that any XML 1.0 parser takes."""
+    return re.sub("[\ufffe\uffff]", "", block(text))

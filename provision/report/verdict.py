@@ -1,0 +1,36 @@
+"""From results to the exit code. The codes are part of the outside contract; `provision.errors` lists them.
+
+For several hosts the exit code is that of the host that is worst off. From worst to best:
+1 failed (the host may be half way), 7 set up but not proved, 2 wrong input for that host, 4 unreachable (nothing known), 5 unsupported and
+6 reboot not allowed (both known and safe), 3 changes pending, 0 fine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from provision.model import HostReport, Plan
+
+SEVERITY = (1, 7, 2, 4, 5, 6, 3, 0)
+
+STATUS_OF_EXIT = {0: "converged", 1: "failed", 2: "failed", 3: "pending", 4: "unreachable", 5: "unsupported", 6: "reboot", 7: "unverified"}
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of a fleet; 0 for no host at all. A code outside the contract counts as 1."""
+    known = {code if code in SEVERITY else 1 for code in codes}
+    return next((code for code in SEVERITY if code in known), 0)
+
+
+def plan_exit_code(plan: Plan) -> int:
+    """5 for an unsupported system, 1 for a refused plan, 3 while changes are pending, 0 for a converged host."""
+    if any(problem.unsupported for problem in plan.problems):
+        return 5
+    if plan.problems or any(item.state == "refused" for item in plan.items):
+        return 1
+    return 0 if plan.converged else 3
+
+
+def fleet_exit_code(reports: Iterable[HostReport]) -> int:
+    """The exit code for all reports together."""
+    return worst(report.exit_code for report in reports)

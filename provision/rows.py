@@ -1,0 +1,196 @@
+"""The catalog's answers: frozen values, made from rows of `data/*.toml` by `provision.catalog`. Empty strings mean that there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A system as the plan sees it: the last place that looks at a distribution's name."""
+
+    id: str
+    name: str
+    version: str
+    codename: str  # of the base: the suite in package sources
+    family: str
+    arch: str
+    deb_arch: str
+    base_id: str
+    base_version: str
+    derivative_of: str  # "Ubuntu 24.04" for Linux Mint 22
+    deb822: bool
+    apt: str
+    docker_tree: str  # "" where Docker publishes nothing
+    docker_suite: str
+    docker_version_suffix: str
+    docker_frozen: bool  # Docker publishes nothing new for it
+    docker_remove: tuple[str, ...]  # packages that Docker's own conflict with
+    distro_docker_packages: tuple[str, ...]
+    distro_docker_version: str
+    distro_docker_remove: tuple[str, ...]  # packages that the distribution's engine conflicts with
+    toolkit: bool  # NVIDIA publishes the container toolkit for it
+    cuda: str  # directories in NVIDIA's repository
+    cuda_arch: str
+    cuda_key: str
+    cuda_first: str  # driver branches in it; last "" = current
+    cuda_last: str
+    driver_sources: tuple[str, ...]  # best first
+    components: tuple[str, ...]  # of the distribution's archive, needed for its driver packages
+    nonfree: str  # the same as words
+    distro_driver: str  # branch that the distribution itself packages
+    kernel_flavor_pattern: str
+    headers: tuple[str, ...]
+    headers_meta: str
+    initramfs: str
+    initramfs_update: str
+    init: str
+    python3: str
+    eol: str  # ISO date
+
+    @property
+    def base(self) -> str:
+        """The base system as one word: debian:12, ubuntu:24.04."""
+        return f"{self.base_id}:{self.base_version}"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A vendor's package repository for one platform. `fingerprints` are all the primary keys its key file may hold.
+
+    `base` is the beginning of `uri` and `key_url` that a mirror stands in for. `legacy_sources` are file names in sources.list.d, some with a `*`.
+    """
+
+    name: str
+    title: str
+    base: str
+    uri: str
+    suite: str  # "/" in a flat repository, which has no components
+    components: tuple[str, ...]
+    architectures: tuple[str, ...]
+    key_url: str
+    key_path: str
+    fingerprints: tuple[str, ...]
+    source_path: str
+    index_url: str  # what proves that the repository serves this suite
+    hosts: tuple[str, ...]
+    packages: tuple[str, ...]
+    epoch: str
+    minimum: str  # older versions have known holes
+    newest: str  # newest seen
+    avoid: tuple[str, ...]  # broken versions
+    legacy_sources: tuple[str, ...]
+    legacy_keys: tuple[str, ...]
+    legacy_packages: tuple[str, ...]
+    obsolete_fingerprints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A GPU generation. `order` counts from the oldest; `flavors` are the kernel modules that can drive it, the default first."""
+
+    name: str
+    title: str
+    order: int
+    capability: str
+    first_branch: str
+    last_branch: str  # "" = still supported
+    flavors: tuple[str, ...]
+    cuda: str  # last CUDA toolkit major, "" = ongoing
+
+    @property
+    def default_flavor(self) -> str:
+        return self.flavors[0] if self.flavors else ""
+
+    @classmethod
+    def of(cls, order: int, row: Row) -> Generation:
+        names = ("name", "title", "capability", "first_branch", "last_branch", "cuda")
+        return cls(order=order, flavors=tuple(row["flavors"]), **{name: row[name] for name in names})
+
+
+@dataclass(frozen=True)
+class GpuModel:
+    """A GPU by its PCI ids. `min_driver` "" = any branch that drives its generation.
+
+    `vgpu`: a slice of a GPU, which needs the GRID driver. `nvlink5`: its switches are not on the PCI bus and need nvlsm too.
+    `grace`: part of an arm64 superchip with coherent memory.
+    """
+
+    device_id: str
+    name: str
+    generation: str
+    vgpu: bool = False
+    open_only: bool = False
+    min_driver: str = ""
+    nvlink5: bool = False
+    grace: bool = False
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A driver branch. `kind` is lts, production, new-feature or legacy; `eol` an ISO date or ""; `oldest`, `newest` the generations it drives."""
+
+    number: str
+    kind: str
+    eol: str
+    newest_release: str
+    flavors: tuple[str, ...]
+    oldest: str
+    newest: str
+
+    @classmethod
+    def of(cls, row: Row) -> Branch:
+        oldest, newest = row["generations"]
+        return cls(row["number"], row["kind"], row["eol"], row["newest"], tuple(row["flavors"]), oldest, newest)
+
+
+@dataclass(frozen=True)
+class DriverPackages:
+    """What installs a driver without a desktop. `repository` None = the distribution's archive, whose `components` must be enabled.
+
+    A module that is not `prebuilt` is built on the machine, for which `headers` are needed (`headers_meta` keeps them coming with new kernels).
+    Prebuilt modules have `metapackage`, which follows new kernels, and `fallback`, the same driver by DKMS for a kernel that has none.
+    `versions` maps package names to globs. `preferences` is an apt preferences stanza that keeps every part of the driver on the branch; `pinning`
+    is the vendor's package that does the same, but only for later transactions. `module` is the kernel module's own name.
+    """
+
+    packages: tuple[str, ...]
+    headers: tuple[str, ...]
+    headers_meta: str
+    repository: str | None
+    components: tuple[str, ...]
+    pinning: str
+    preferences: str
+    versions: Mapping[str, str]
+    prebuilt: bool
+    metapackage: str
+    module: str
+    source: str
+    branch: str
+    flavor: str
+    fallback: DriverPackages | None
+
+
+@dataclass(frozen=True)
+class FabricPackages:
+    """The fabric manager's packages, the globs that keep them at the driver's version, and its service."""
+
+    packages: tuple[str, ...]
+    versions: Mapping[str, str]
+    service: str
+
+
+def filled(template: str, values: Mapping[str, str]) -> str:
+    """`template` with every {name} replaced. KeyError for a name that is not among the values."""
+    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """A dotted version as numbers, to be compared; what follows the numbers is dropped."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()

@@ -1,0 +1,223 @@
+# apt and dpkg: waiting for others, refreshing one source, one transaction.
+
+cloud_init_busy() { # true while cloud-init is still setting this machine up and is not who started this script
+    [ -e "$ROOT/run/cloud-init/status.json" ] && [ ! -e "$ROOT/run/cloud-init/result.json" ] || return 1
+    [ ! -e "$ROOT/etc/cloud/cloud-init.disabled" ] && [ ! -e "$ROOT/run/cloud-init/disabled" ] || return 1
+    [ -z "${MLHOST_IN_CLOUD_INIT:-}" ] || return 1
+    cloud_init_pid=$$
+    while [ "${cloud_init_pid:-0}" -gt 1 ]; do
+        case $(tr '\0' ' ' <"/proc/$cloud_init_pid/cmdline" 2>/dev/null) in *cloud-init* | */var/lib/cloud/instance*) return 1 ;; esac
+        cloud_init_pid=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$cloud_init_pid/status" 2>/dev/null)
+    done
+}
+
+apt_holder() { # FILE: "NAME (PID)" of the process that holds a lock on it; fails if nobody does
+    apt_holder_inode=$(stat -c %i "$1" 2>/dev/null) || return 1
+    apt_holder_pids=$(sed -n "s/^[0-9]*: [A-Z]* *[A-Z]* *WRITE *\\([0-9][0-9]*\\) [0-9a-f]*:[0-9a-f]*:$apt_holder_inode .*/\\1/p" \
+        "${MLHOST_PROC_LOCKS:-/proc/locks}" 2>/dev/null)
+    for apt_holder_pid in $apt_holder_pids; do
+        # an inode number alone may be a file of another file system
+        for apt_holder_fd in "/proc/$apt_holder_pid/fd"/*; do
+            if [ "$(readlink "$apt_holder_fd" 2>/dev/null)" = "$1" ]; then
+                printf '%s (%s)' "$(cat "/proc/$apt_holder_pid/comm")" "$apt_holder_pid"
+                return 0
+            fi
+        done
+    done
+    return 1
+}
+
+apt_busy() { # who is in the way and with what; fails if nobody is
+    if cloud_init_busy; then
+        printf 'cloud-init is still setting up this machine'
+        return 0
+    fi
+    for apt_busy_file in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
+        if apt_busy_name=$(apt_holder "$ROOT$apt_busy_file"); then
+            printf '%s holds %s' "$apt_busy_name" "$apt_busy_file"
+            return 0
+        fi
+    done
+    return 1
+}
+
+apt_wait() { # until nobody else installs packages, at most LOCK_WAIT seconds in all; nobody is ever killed
+    apt_wait_told=''
+    while apt_wait_now=$(apt_busy); do
+        if [ "$apt_wait_now" != "$apt_wait_told" ]; then
+            event wait "$ITEM" "$apt_wait_now"
+            apt_wait_told=$apt_wait_now
+        fi
+        if [ "$APT_WAITED" -ge "$LOCK_WAIT" ]; then
+            case $apt_wait_now in cloud-init*)
+                note "cloud-init was not done after $LOCK_WAIT s; going on without it"
+                MLHOST_IN_CLOUD_INIT=1
+                continue
+                ;;
+            esac
+            why "waited $LOCK_WAIT s for other package work: $apt_wait_now"
+            return 1
+        fi
+        APT_WAITED=$((APT_WAITED + 1))
+        pause
+    done
+}
+
+APT_WAITED=0
+
+apt_said() { # COMMAND...: run it, its words go to the log and to a file
+    {
+        apt_said_rc=0
+        "$@" 2>&1 || apt_said_rc=$?
+        printf '%s\n' "$apt_said_rc" >"$WORK/apt.rc"
+    } | tee "$WORK/apt.out"
+    return "$(cat "$WORK/apt.rc")"
+}
+
+apt_lock_lost() { grep -Eq 'Could not get lock|Unable to (acquire|lock) ' "$WORK/apt.out"; }
+
+apt_try() { # COMMAND...: with a wait before it, again when somebody was faster
+    while :; do
+        apt_wait || return 1
+        apt_try_rc=0
+        apt_said "$@" || apt_try_rc=$?
+        [ "$apt_try_rc" != 0 ] && apt_lock_lost && [ "$APT_WAITED" -lt "$LOCK_WAIT" ] || return "$apt_try_rc"
+        APT_WAITED=$((APT_WAITED + 1))
+        pause
+    done
+}
+
+apt_why() { # TEXT: with apt's own first complaint
+    apt_why_line=$(grep -E '^E: ' "$WORK/apt.out" | grep -Ev 'Some index files failed|Sub-process .* returned an error code' | head -n 1)
+    [ -n "$apt_why_line" ] || apt_why_line=$(grep -E '^(Err:[0-9]+ |W: (GPG error|Failed to fetch|An error occurred))' "$WORK/apt.out" | head -n 1)
+    [ -n "$apt_why_line" ] || apt_why_line=$(grep -E '^E: |^dpkg: error' "$WORK/apt.out" | head -n 1)
+    why "$1${apt_why_line:+: $apt_why_line}"
+}
+
+apt_source() { # PATH ARGUMENT...: apt-get that knows this one source file only
+    apt_source_path=$ROOT$1
+    shift
+    apt-get -q -o "Dir::Etc::sourcelist=$apt_source_path" -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 "$@"
+}
+
+apt_refreshed() { # PATH: every part of this source has been fetched
+    # shellcheck disable=SC2016  # apt's own placeholder
+    [ -n "$(apt_source "$1" indextargets --format '$(FILENAME)' 'Created-By: Packages' 2>/dev/null)" ]
+}
+
+apt_refresh() { # PATH: fetch this source's index; apt itself would only warn and exit 0 where it has an older one
+    # Error-Mode exists since apt 2.1; older ones ignore it, so their words are read too
+    apt_try apt_source "$1" update -o APT::Update::Error-Mode=any -o Acquire::Retries=3 || {
+        apt_why "the package index of $1 cannot be fetched"
+        return 1
+    }
+    if grep -Eq '^(E: |Err:|W: (GPG error|Failed to fetch|An error occurred|Some index files|The repository ))' "$WORK/apt.out"; then
+        apt_why "the package index of $1 cannot be fetched"
+        return 1
+    fi
+}
+
+package_state() { # NAME: "installed VERSION", or other words, or nothing
+    # shellcheck disable=SC2016  # dpkg's own placeholder
+    dpkg-query -W -f '${db:Status-Status} ${Version}\n' "$1" 2>/dev/null
+}
+
+has_package() { # NAME [VERSION, or its beginning and *]
+    has_package_state=$(package_state "$1")
+    case $has_package_state in "installed "*) ;; *) return 1 ;; esac
+    case ${2:-} in
+        '') ;;
+        *\*) case $has_package_state in "installed ${2%\*}"*) ;; *) return 1 ;; esac ;;
+        *) [ "$has_package_state" = "installed $2" ] ;;
+    esac
+}
+
+has_no_package() { # NAME...
+    for has_no_name in "$@"; do
+        case $(package_state "$has_no_name") in '' | not-installed* | config-files*) ;; *) return 1 ;; esac
+    done
+}
+
+dpkg_repair() { # finish what a killed dpkg left behind; it does nothing where nothing was
+    dpkg_repair_found=$(find "$ROOT/var/lib/dpkg/updates" -type f -name '[0-9]*' 2>/dev/null | head -n 1)
+    if [ -z "$dpkg_repair_found" ] && [ -z "$(dpkg --audit 2>/dev/null)" ]; then return 0; fi
+    note "dpkg was interrupted before; running dpkg --configure -a"
+    apt_try dpkg --force-confdef --force-confold --configure -a || apt_why "dpkg --configure -a failed"
+}
+
+apt_transaction() { # ARGUMENT...: apt-get install with the options of every transaction
+    apt-get -y -q -o "DPkg::Lock::Timeout=$LOCK_WAIT" -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 \
+        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
+}
+
+apt_update_all() {
+    apt_try apt-get -q update -o Acquire::Retries=3 || note "some package indexes could not be refreshed; see the log"
+}
+
+apt_possible() { # ARGUMENT...: would it work?
+    apt_transaction -s "$@" >"$WORK/apt.out" 2>&1
+}
+
+apt_install() { # RECOMMENDS(yes|no) INSTALL... -- REMOVE...: one transaction that removes nothing that is not named
+    apt_install_recommends=--no-install-recommends
+    [ "$1" = no ] || apt_install_recommends=--install-recommends
+    shift
+    : >"$WORK/apt.args"
+    : >"$WORK/apt.remove"
+    apt_install_list=args
+    for apt_install_word in "$@"; do
+        if [ "$apt_install_word" = -- ]; then
+            apt_install_list=remove
+        elif [ "$apt_install_list" = args ]; then
+            printf '%s\n' "$apt_install_word" >>"$WORK/apt.args"
+        elif ! has_no_package "$apt_install_word"; then
+            printf '%s\n' "$apt_install_word" >>"$WORK/apt.remove"
+        fi
+    done
+    # a trailing minus is apt's word for "and remove this one", so that all happens in one transaction
+    sed 's/$/-/' "$WORK/apt.remove" >>"$WORK/apt.args"
+    set -f
+    # shellcheck disable=SC2046  # package names and versions hold no blanks; the renderer refuses others
+    set -- install "$apt_install_recommends" $(cat "$WORK/apt.args")
+    set +f
+    apt_wait && dpkg_repair || return 1
+    if ! apt_possible "$@"; then
+        # a fresh cloud image has no package lists at all, an old one has old lists
+        apt_update_all || return 1
+        apt_possible "$@" || { cat "$WORK/apt.out"; apt_why "apt cannot install this"; return 1; }
+    fi
+    apt_install_lost=$(sed -n 's/^Remv \([^ ]*\) .*/\1/p' "$WORK/apt.out" | while IFS= read -r apt_install_name; do
+        grep -Fxq -e "$apt_install_name" -e "${apt_install_name%%:*}" "$WORK/apt.remove" || printf '%s ' "$apt_install_name"
+    done)
+    if [ -n "$apt_install_lost" ]; then
+        why "refused: apt would also remove ${apt_install_lost% }"
+        return 1
+    fi
+    if ! apt_try apt_transaction "$@"; then
+        if grep -Eq '404 +Not Found|Unable to fetch some archives|Hash Sum mismatch' "$WORK/apt.out"; then
+            note "the package lists were out of date; refreshing them"
+            apt_update_all || return 1
+            apt_try apt_transaction "$@" || { apt_why "apt failed"; return 1; }
+        else
+            apt_why "apt failed"
+            return 1
+        fi
+    fi
+    while IFS= read -r apt_install_name; do
+        receipt removed "$apt_install_name"
+    done <"$WORK/apt.remove"
+    sed -n 's/^Setting up \([^ ]*\) (\(.*\)) \.\.\.$/\1 \2/p' "$WORK/apt.out" >"$WORK/apt.set-up"
+    while read -r apt_install_name apt_install_version; do
+        receipt package "$apt_install_name" "$apt_install_version"
+    done <"$WORK/apt.set-up"
+}
+
+held() { # NAME...
+    apt-mark showhold >"$WORK/apt.held" 2>/dev/null || return 1
+    for held_name in "$@"; do grep -Fxq -e "$held_name" "$WORK/apt.held" || return 1; done
+}
+
+hold() { # NAME...
+    apt-mark hold "$@" || { why "apt-mark hold failed"; return 1; }
+    receipt hold "$@"
+}

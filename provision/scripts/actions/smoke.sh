@@ -1,0 +1,162 @@
+# The proof: a container runs and sees what the host sees.
+
+smoke_libraries() { # PROGRAM...: the files that these programs load, from ldd in its glibc and musl wordings
+    for smoke_program in "$@"; do
+        ldd "$smoke_program" 2>/dev/null |
+            sed -n -e 's/.*=> \(\/[^ ]*\) .*/\1/p' -e 's/^[[:space:]]*\(\/[^ ]*\) (0x.*/\1/p'
+    done | sort -u
+}
+
+smoke_tree() { # DIRECTORY: this host's own shell, C library and ldconfig as a root file system of a few megabytes
+    mkdir -p "$1/usr/bin" "$1/usr/sbin" "$1/usr/lib" "$1/etc" "$1/proc" "$1/sys" "$1/dev" "$1/run" "$1/tmp" "$1/root" || return 1
+    chmod 1777 "$1/tmp"
+    for smoke_dir in bin sbin lib lib32 lib64; do
+        if [ -L "/$smoke_dir" ]; then
+            smoke_link=$(readlink "/$smoke_dir")
+            mkdir -p "$1/${smoke_link#/}" && ln -s "${smoke_link#/}" "$1/$smoke_dir" || return 1
+        else
+            mkdir -p "$1/$smoke_dir" || return 1
+        fi
+    done
+    cp "$(readlink -f /bin/sh)" "$1/bin/sh" || return 1
+    smoke_nvidia=$(command -v nvidia-smi)
+    smoke_libraries /bin/sh "$(command -v cat)" ${smoke_nvidia:+"$smoke_nvidia"} >"$WORK/smoke.libraries"
+    # the NVIDIA runtime brings nvidia-smi and its own libraries; these are what they link against
+    smoke_libc=$(grep -m 1 '/libc\.so\.6$' "$WORK/smoke.libraries")
+    for smoke_file in libm.so.6 libdl.so.2 librt.so.1 libpthread.so.0; do
+        if [ -n "$smoke_libc" ]; then printf '%s\n' "${smoke_libc%/*}/$smoke_file" >>"$WORK/smoke.libraries"; fi
+    done
+    printf '%s\n' /sbin/ldconfig /sbin/ldconfig.real >>"$WORK/smoke.libraries"
+    while IFS= read -r smoke_file; do
+        if [ ! -f "$smoke_file" ] || [ -e "$1$smoke_file" ]; then continue; fi
+        mkdir -p "$1${smoke_file%/*}" && cp -L "$smoke_file" "$1$smoke_file" || return 1
+    done <"$WORK/smoke.libraries"
+    mkdir -p "$1/etc/ld.so.conf.d"
+    printf 'include /etc/ld.so.conf.d/*.conf\n' >"$1/etc/ld.so.conf"
+    cp /etc/ld.so.conf.d/*.conf "$1/etc/ld.so.conf.d/" 2>/dev/null
+    printf 'root:x:0:0:root:/root:/bin/sh\n' >"$1/etc/passwd"
+    printf 'root:x:0:\n' >"$1/etc/group"
+}
+
+smoke_embedded() { # sets SMOKE_IMAGE to an image made from this host's own files, which needs no registry
+    rm -rf "$WORK/smoke"
+    smoke_tree "$WORK/smoke" || { why "the smoke image cannot be made from this host's files"; return 1; }
+    smoke_hash=$(cd "$WORK/smoke" && find . -type f | sort | while IFS= read -r smoke_file; do
+        printf '%s %s\n' "$(sha256 "$smoke_file")" "$smoke_file"
+    done | sha256sum | cut -c1-12)
+    SMOKE_IMAGE=mlhost/smoke:$smoke_hash
+    docker image inspect "$SMOKE_IMAGE" >/dev/null 2>&1 && return 0
+    tar -C "$WORK/smoke" -cf "$WORK/smoke.tar" . || { why "the smoke image cannot be packed"; return 1; }
+    bounded 120 docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
+        --change 'ENV NVIDIA_DRIVER_CAPABILITIES=utility,compute' --change 'LABEL mlhost.smoke=1' \
+        "$WORK/smoke.tar" "$SMOKE_IMAGE" >"$WORK/smoke.out" 2>&1 && { rm -f "$WORK/smoke.tar"; return 0; }
+    smoke_why "docker import of the smoke image failed"
+}
+
+smoke_why() { # TEXT: with Docker's own words, all of which go to the log
+    cat "$WORK/smoke.out" >&2
+    smoke_words=$(grep -Ei 'error|fail|cannot|denied|unknown' "$WORK/smoke.out" | head -n 1)
+    [ -n "$smoke_words" ] || smoke_words=$(tail -n 1 "$WORK/smoke.out")
+    why "$1${smoke_words:+: $smoke_words}"
+}
+
+smoke_image() { # IMAGE: sets SMOKE_IMAGE, fetched if it is not there
+    if [ "$1" = embedded ]; then
+        smoke_embedded
+        return
+    fi
+    SMOKE_IMAGE=$1
+    docker image inspect "$1" >/dev/null 2>&1 && return 0
+    bounded 1800 docker pull -q "$1" >"$WORK/smoke.out" 2>&1 || smoke_why "the image $1 cannot be pulled"
+}
+
+smoke_container() { # REQUEST(cdi|gpus|runtime|"") COMMAND...: what it printed is in smoke.out
+    smoke_request=$1
+    shift
+    set -- "$SMOKE_IMAGE" "$@"
+    case $smoke_request in
+        cdi) set -- --device nvidia.com/gpu=all "$@" ;;
+        gpus) set -- --gpus all "$@" ;;
+        runtime) set -- --runtime=nvidia -e NVIDIA_VISIBLE_DEVICES=all "$@" ;;
+    esac
+    bounded 180 docker run --rm --network=none --pull=never --name "mlhost-smoke-$$" "$@" >"$WORK/smoke.out" 2>"$WORK/smoke.err" && return 0
+    smoke_rc=$?
+    cat "$WORK/smoke.err" >>"$WORK/smoke.out"
+    if [ "$smoke_rc" = 124 ]; then
+        docker rm -f "mlhost-smoke-$$" >/dev/null 2>&1
+        printf 'error: the container did not end within 180 s\n' >>"$WORK/smoke.out"
+    fi
+    return 1
+}
+
+smoke_uuids() { # of the GPUs that the host's driver sees
+    bounded 120 nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null | tr -d ' \r' | grep '^GPU-' | sort
+}
+
+smoke_driver() { bounded 120 nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1; }
+
+smoke_toolkit() { nvidia-ctk --version 2>/dev/null | sed -n '1s/.*version *//p'; }
+
+smoke_engine() { bounded 30 docker version --format '{{.Server.Version}}' 2>/dev/null; }
+
+smoke_now() { # IMAGE GPUS REQUEST: everything the proof depends on, as key=value lines
+    smoke_now_boot=$(cat "$ROOT/proc/sys/kernel/random/boot_id" 2>/dev/null)
+    smoke_now_driver='' smoke_now_toolkit=''
+    if [ "$2" -gt 0 ]; then smoke_now_driver=$(smoke_driver) smoke_now_toolkit=$(smoke_toolkit); fi
+    printf '%s\n' "image=$1" "gpus=$2" "request=$3" "boot_id=$smoke_now_boot" "kernel=$(uname -r)" "docker=$(smoke_engine)" \
+        "driver=$smoke_now_driver" "toolkit=$smoke_now_toolkit" "daemon_json=$(sha256 "$ROOT/etc/docker/daemon.json")"
+}
+
+smoke_proved() { # IMAGE GPUS REQUEST: the proof on record is of this very host state
+    [ -f "$STATE/proof" ] && [ ! -e "$WORK/smoke.again" ] || return 1
+    smoke_now "$@" >"$WORK/smoke.now"
+    while IFS= read -r smoke_line; do
+        grep -Fxq -e "$smoke_line" "$STATE/proof" || return 1
+    done <"$WORK/smoke.now"
+}
+
+smoke_write_proof() { # IMAGE GPUS REQUEST
+    smoke_now "$@" >"$WORK/proof"
+    printf '%s\n' "time=$(date +%s)" "uuids=$SMOKE_UUIDS" "reference=$SMOKE_IMAGE" \
+        "digest=$(docker image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$SMOKE_IMAGE" 2>/dev/null)" \
+        >>"$WORK/proof"
+    cp "$WORK/proof" "$STATE/proof.new" && chmod 0644 "$STATE/proof.new" && mv -f "$STATE/proof.new" "$STATE/proof" && return 0
+    why "cannot write $STATE/proof"
+}
+
+smoke() { # IMAGE GPUS REQUEST
+    SMOKE_UUIDS='' SMOKE_COUNTED=''
+    if [ -z "$(smoke_engine)" ]; then
+        docker version >"$WORK/smoke.out" 2>&1
+        smoke_why "Docker does not answer"
+        return 1
+    fi
+    smoke_image "$1" || return 1
+    if [ "$2" = 0 ]; then
+        smoke_container "" sh -c 'echo mlhost-smoke' || { smoke_why "a container of $SMOKE_IMAGE does not run"; return 1; }
+        grep -q '^mlhost-smoke' "$WORK/smoke.out" || { smoke_why "the container ran but did not say what it should"; return 1; }
+        return 0
+    fi
+    smoke_uuids >"$WORK/smoke.host"
+    SMOKE_COUNTED=$(wc -l <"$WORK/smoke.host")
+    SMOKE_COUNTED=$((SMOKE_COUNTED + 0))
+    if [ "$SMOKE_COUNTED" != "$2" ]; then
+        nvidia-smi -L >"$WORK/smoke.out" 2>&1
+        smoke_why "there are $2 GPUs on the PCI bus and the driver sees $SMOKE_COUNTED"
+        return 1
+    fi
+    smoke_container "$3" nvidia-smi --query-gpu=uuid --format=csv,noheader ||
+        { smoke_why "nvidia-smi does not run in a container of $SMOKE_IMAGE"; return 1; }
+    tr -d ' \r' <"$WORK/smoke.out" | grep '^GPU-' | sort >"$WORK/smoke.inside"
+    if [ "$(sha256 "$WORK/smoke.host")" != "$(sha256 "$WORK/smoke.inside")" ]; then
+        cat "$WORK/smoke.out" >&2
+        why "the container sees $(($(wc -l <"$WORK/smoke.inside") + 0)) of the host's $SMOKE_COUNTED GPUs"
+        return 1
+    fi
+    SMOKE_UUIDS=$(tr '\n' ',' <"$WORK/smoke.host")
+    SMOKE_UUIDS=${SMOKE_UUIDS%,}
+}
+
+smoke_prove() { # IMAGE GPUS REQUEST
+    smoke "$@" && smoke_write_proof "$@"
+}

@@ -1,0 +1,237 @@
+# Common to every stage: events, the item loop, files written atomically and put back. No function here calls a package manager or a service.
+# Without `local`, variables are prefixed with the function's name, or the function's body is a subshell.
+
+ROOT=${MLHOST_ROOT:-}
+STATE=${MLHOST_STATE:-$ROOT/var/lib/mlhost}
+RC=0 ITEM=- STOPPED='' TOGETHER='' WORK=''
+
+now() {
+    # busybox's date may know no fraction of a second and then says %N
+    now_text=$(date +%s.%N)
+    case $now_text in *[!0-9.]* | *.) now_text=${now_text%%.*} ;; esac
+    printf '%s' "$now_text"
+}
+
+event() { # KIND ITEM [DETAIL]: one line for the journal, or for a person when nobody keeps one
+    event_detail=$(printf '%s' "${3:-}" | tr '\001-\037\177' ' ' | cut -c1-1000)
+    if [ -n "${MLHOST_EVENTS:-}" ]; then
+        printf '%s\t%s\t%s\t%s\n' "$(now)" "$1" "$2" "$event_detail" >>"$MLHOST_EVENTS"
+    else
+        case $1 in
+            start) printf '\n== %s: %s\n' "$2" "$event_detail" ;;
+            begin | end) printf -- '-- %s %s\n' "$1" "$event_detail" ;;
+            *) printf -- '-> %s %s%s\n' "$1" "$2" "${event_detail:+: $event_detail}" ;;
+        esac
+    fi
+}
+
+note() { event note "$ITEM" "$1"; }
+
+why() { # TEXT: the reason of the failure that is about to be returned
+    printf '%s\n' "$1" >"$WORK/why"
+    printf 'mlhost: %s: %s\n' "$ITEM" "$1" >&2
+    return 1
+}
+
+reason() { # the reason given last, or where to look
+    if [ -s "$WORK/why" ]; then
+        tail -n 1 "$WORK/why"
+    else
+        printf 'a command failed, its last words are in the log'
+    fi
+}
+
+receipt() { # WORD...: what was changed, for a later rollback
+    receipt_line=$RUN
+    for receipt_word in "$@"; do receipt_line="$receipt_line	$receipt_word"; done
+    printf '%s\n' "$receipt_line" >>"$STATE/receipts"
+}
+
+bounded() { # SECONDS COMMAND...
+    if command -v timeout >/dev/null 2>&1; then
+        timeout "$@"
+    else
+        shift
+        "$@"
+    fi
+}
+
+pause() { sleep "${MLHOST_PAUSE:-1}"; }
+
+has_systemd() { [ -d "$ROOT/run/systemd/system" ]; }
+
+sha256() { # FILE: its hash, nothing if there is no such file
+    sha256_line=$(sha256sum <"$1" 2>/dev/null) || return 1
+    printf '%s' "${sha256_line%% *}"
+}
+
+real() { # PATH under the root: the file that writing to it must replace, which for a link is the link's target
+    if [ -L "$1" ] && [ -f "$1" ]; then readlink -f "$1"; else printf '%s' "$1"; fi
+}
+
+has_file() { # PATH SHA256 [MODE] [OWNER]
+    [ -f "$ROOT$1" ] && [ "$(sha256 "$ROOT$1")" = "$2" ] || return 1
+    has_file_real=$(real "$ROOT$1")
+    if [ -n "${3:-}" ]; then
+        has_file_mode=$(stat -c %a "$has_file_real")
+        [ "0${has_file_mode#0}" = "0${3#0}" ] || return 1
+    fi
+    if [ -n "${4:-}" ] && [ "$(id -u)" = 0 ]; then
+        [ "$(stat -c %U:%G "$has_file_real")" = "$4" ] || [ "$(stat -c %u:%g "$has_file_real")" = "$4" ] || return 1
+    fi
+}
+
+has_no_file() { # PATH...
+    for has_no_path in "$@"; do
+        if [ -e "$ROOT$has_no_path" ] || [ -L "$ROOT$has_no_path" ]; then return 1; fi
+    done
+}
+
+keep_file() { # FILE: remember it as it is now, so that put_back can restore it; keep the first state of this run as a backup
+    keep_count=$(wc -l <"$WORK/kept")
+    keep_copy=$WORK/kept.$((keep_count + 0))
+    keep_backup=$STATE/backup/$RUN${1#"$ROOT"}
+    keep_state=absent
+    if [ -e "$1" ] || [ -L "$1" ]; then
+        keep_state=present
+        cp -pP "$1" "$keep_copy" || return 1
+    fi
+    printf '%s\t%s\t%s\n' "$keep_state" "$keep_copy" "$1" >>"$WORK/kept"
+    if [ -e "$keep_backup" ] || [ -L "$keep_backup" ] || [ -e "$keep_backup.mlhost-absent" ]; then return 0; fi
+    (umask 077 && mkdir -p "$(dirname "$keep_backup")") || return 1
+    if [ "$keep_state" = present ]; then cp -pP "$1" "$keep_backup"; else : >"$keep_backup.mlhost-absent"; fi
+}
+
+keep() { keep_file "$(real "$ROOT$1")"; }
+
+kept_none() { : >"$WORK/kept"; }
+
+put_back() { # everything kept since kept_none is as it was
+    # each path's first state is the one to restore, and the lines are read in order: restore the last one first
+    put_back_rc=0
+    sed '1!G;h;$!d' "$WORK/kept" >"$WORK/kept.reversed"
+    while IFS='	' read -r put_back_state put_back_copy put_back_file; do
+        if [ "$put_back_state" = absent ]; then
+            rm -f "$put_back_file" || put_back_rc=1
+        else
+            put_back_temp=$(dirname "$put_back_file")/.mlhost.back.$$
+            cp -pP "$put_back_copy" "$put_back_temp" && mv -f "$put_back_temp" "$put_back_file" || put_back_rc=1
+        fi
+    done <"$WORK/kept.reversed"
+    kept_none
+    return "$put_back_rc"
+}
+
+decoded() { # TEXT [base64]
+    if [ "${2:-}" = base64 ]; then printf '%s' "$1" | base64 -d; else printf '%s' "$1"; fi
+}
+
+put() { # PATH MODE OWNER CONTENT [base64]: the file has this content, at once or not at all
+    put_file=$(real "$ROOT$1")
+    put_dir=$(dirname "$put_file")
+    mkdir -p "$put_dir" || return 1
+    keep "$1" || return 1
+    put_temp=$(mktemp "$put_dir/.mlhost.XXXXXX") || return 1
+    if decoded "$4" "${5:-}" >"$put_temp" && own "$3" "$put_temp" && chmod "$2" "$put_temp"; then
+        sync "$put_temp" 2>/dev/null || sync
+        if mv -f "$put_temp" "$put_file"; then
+            receipt file "$1" "$(sha256 "$put_file")"
+            return 0
+        fi
+    fi
+    rm -f "$put_temp"
+    why "cannot write $1"
+}
+
+own() { # OWNER FILE; only root can, and an image is also baked without being root
+    [ "$(id -u)" != 0 ] || chown "$1" "$2"
+}
+
+aside() { # PATH...: moved into the run's backup
+    for aside_path in "$@"; do
+        if has_no_file "$aside_path"; then continue; fi
+        if ! keep_file "$ROOT$aside_path" || ! rm -f "$ROOT$aside_path"; then
+            why "cannot move $aside_path aside"
+            return 1
+        fi
+        receipt aside "$aside_path"
+        printf 'moved %s to %s\n' "$aside_path" "$STATE/backup/$RUN$aside_path"
+    done
+}
+
+begin() { # RUN HOST
+    RUN=${MLHOST_RUN:-$1}
+    umask 022
+    PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 APT_LISTCHANGES_FRONTEND=none
+    export PATH LC_ALL DEBIAN_FRONTEND NEEDRESTART_SUSPEND APT_LISTCHANGES_FRONTEND
+    unset IFS
+    if [ -z "$ROOT" ] && [ "$(id -u)" != 0 ]; then
+        printf 'This script sets up the whole machine: run it as root (sudo sh FILE).\n' >&2
+        return 1
+    fi
+    if [ -L "$STATE" ]; then
+        printf '%s is a symbolic link; it must be a directory of root.\n' "$STATE" >&2
+        return 1
+    fi
+    mkdir -p "$STATE" || return 1
+    WORK=$(mktemp -d "$STATE/work.XXXXXX") || return 1
+    trap 'rm -rf "$WORK"' EXIT
+    trap '' HUP
+    : >"$WORK/why"
+    kept_none
+    event begin - "$2, run $RUN"
+}
+
+stop() { # ITEM REASON
+    event failed "$1" "$2"
+    RC=1 STOPPED="$1 failed"
+}
+
+item() { # NUMBER ITEM TITLE: check, change, the same check again
+    if [ -z "$STOPPED" ] && [ -n "${MLHOST_STOP:-}" ] && [ -e "$MLHOST_STOP" ]; then
+        RC=1 STOPPED="the run was asked to stop"
+    fi
+    if [ -n "$STOPPED" ]; then
+        event skipped "$2" "$STOPPED"
+        return 0
+    fi
+    ITEM=$2
+    : >"$WORK/why"
+    event start "$2" "$3"
+    if "check_$1"; then
+        case " $TOGETHER " in
+            *" $1 "*) event changed "$2" "in the same transaction" ;;
+            *) event ok "$2" ;;
+        esac
+        return 0
+    fi
+    : >"$WORK/why"
+    kept_none
+    item_rc=0
+    "change_$1" || item_rc=$?
+    case $item_rc in
+        0) ;;
+        75 | 76)
+            RC=$item_rc STOPPED="after a reboot"
+            event reboot "$2" "$(reason)"
+            return 0
+            ;;
+        *)
+            stop "$2" "$(reason)"
+            return 0
+            ;;
+    esac
+    if "check_$1"; then
+        event changed "$2"
+    elif [ -s "$WORK/why" ]; then
+        stop "$2" "did not take effect: $(reason)"
+    else
+        stop "$2" "did not take effect: after the change it still is not as wanted"
+    fi
+}
+
+finish() { # rc of the stage: 0 done, 1 failed, 75 reboot now, 76 a reboot is needed
+    event end - "$RC"
+    return "$RC"
+}

@@ -1,0 +1,786 @@
+#!/bin/sh
+# What this machine is, as raw text: read-only, POSIX sh (dash, bash, busybox ash), one round trip.
+#
+#   sh -s -- MARK [--root DIR] [--arch ARCH] [--asked-at EPOCH] [--path P]... [--disk P]... [--package P]... [--deep]
+#
+# Prints sections: a line `@@MARK name rc`, the raw text, a newline; the last is `@@MARK end 0`. Without `end` the answer was cut short.
+# Nothing is interpreted here and nothing is written. rc is 0, what a command returned, or one of these (after errno):
+#   2 absent   13 unreadable   22 not a regular file   27 too big   40 too many links   111 not running   124 timed out   127 no such program
+# With --root only DIR is read and no command of the running system is asked; links in DIR never lead out of it.
+
+NL='
+'
+TAB=$(printf '\t')
+
+# frame NAME RC: the head of a section. emit NAME RC TEXT: a whole one.
+frame() { printf '@@%s %s %s\n' "$MARK" "$1" "$2"; }
+emit() { printf '@@%s %s %s\n%s\n' "$MARK" "$1" "$2" "$3"; }
+
+# at PATH: R becomes where PATH is found. Under --root every link on the way is followed inside the root.
+at() {
+    R=$1
+    [ -z "$LIVE" ] || return 0
+    rest=${1#/} done='' links=0
+    while [ -n "$rest" ]; do
+        part=${rest%%/*}
+        case $rest in */*) rest=${rest#*/} ;; *) rest='' ;; esac
+        case $part in
+            '' | .) continue ;;
+            ..) done=${done%/*}; continue ;;
+        esac
+        if [ -L "$ROOT$done/$part" ]; then
+            links=$((links + 1))
+            R=$ROOT/dev/null/too-many-links
+            [ "$links" -le 40 ] || return 40
+            to=$(readlink "$ROOT$done/$part") || return 40
+            case $to in /*) done='' ;; esac
+            rest=$to/$rest
+        else
+            done=$done/$part
+        fi
+    done
+    R=$ROOT$done
+}
+
+# why_not: the rc for an R that is not there: 2 absent, or 13 where a folder on the way may not be entered.
+why_not() {
+    up=$R
+    while [ -n "$up" ] && [ ! -e "$up" ]; do up=${up%/*}; done
+    if [ -d "${up:-/}" ] && [ ! -x "${up:-/}" ]; then return 13; fi
+    return 2
+}
+
+# state PATH: sets R and returns 0 for a readable regular file, else the rc that says why not.
+state() {
+    at "$1" || return 40
+    if [ -f "$R" ]; then
+        [ -r "$R" ] && return 0
+        return 13
+    fi
+    [ -e "$R" ] && return 22
+    why_not
+}
+
+# line PATH: V becomes the first line of a small file. The kernel's own files are read without a fork.
+line() {
+    V=''
+    state "$1" || return
+    if [ -n "$LIVE" ]; then
+        IFS= read -r V <"$R" || :
+    else
+        V=$(dd if="$R" bs=4096 count=1 2>/dev/null)
+        V=${V%%"$NL"*}
+    fi
+    return 0
+}
+
+# one NAME PATH: a section with the first line of a small file.
+one() {
+    line "$2"
+    emit "$1" $? "$V"
+}
+
+# want KIND NAME PATH: one awk reads all of the list at the end of the quick part.
+want() {
+    state "$3"
+    LIST="$LIST$1$TAB$?$TAB$2$TAB$R$NL"
+}
+
+# want_all KIND PREFIX FOLDER GLOB: every file in a folder whose name is a plain one.
+want_all() {
+    at "$3" || return 0
+    folder=$R
+    if [ -d "$folder" ] && { [ ! -r "$folder" ] || [ ! -x "$folder" ]; }; then
+        LIST="${LIST}none${TAB}13${TAB}$2$3/${TAB}$folder$NL"
+        return 0
+    fi
+    for entry in "$folder"/$4; do
+        [ -e "$entry" ] || [ -L "$entry" ] || continue
+        base=${entry##*/}
+        case $base in *[!A-Za-z0-9_.+:@-]*) continue ;; esac
+        want "$1" "$2$3/$base" "$3/$base"
+    done
+}
+
+# bounded SECONDS COMMAND...: a command that might hang.
+bounded() {
+    seconds=$1
+    shift
+    if [ -n "$P_timeout" ]; then
+        timeout "$seconds" "$@"
+    else
+        "$@"
+    fi
+}
+
+# find_program NAME: P becomes its path ("" absent). Looks along PATH without a fork.
+find_program() {
+    P=''
+    if [ -z "$LIVE" ]; then
+        for dir in /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin /snap/bin; do
+            at "$dir/$1" && [ -f "$R" ] && { P=$dir/$1; return 0; }
+        done
+        return 1
+    fi
+    rest=$PATH:
+    while [ -n "$rest" ]; do
+        dir=${rest%%:*}
+        rest=${rest#*:}
+        if [ -f "$dir/$1" ] && [ -x "$dir/$1" ]; then P=$dir/$1; return 0; fi
+    done
+    return 1
+}
+
+programs() {
+    TEXT=''
+    for name in timeout docker dockerd podman nvidia-smi nvidia-ctk nvidia-container-runtime-hook nvidia-container-runtime nvidia-cdi-hook \
+        apt-get dnf zypper rpm snap sudo curl wget python3 gpg gpgv modinfo mokutil cloud-init systemctl; do
+        find_program "$name" || continue
+        TEXT="$TEXT$name $P$NL"
+        case $name in
+            timeout) P_timeout=$P ;;
+            docker) P_docker=$P ;;
+            podman) P_podman=$P ;;
+            nvidia-smi) P_smi=$P ;;
+            nvidia-ctk) P_ctk=$P ;;
+            curl) P_curl=$P ;;
+            modinfo) P_modinfo=$P ;;
+            systemctl) P_systemctl=$P ;;
+            rpm) P_rpm=$P ;;
+        esac
+    done
+    emit programs 0 "$TEXT"
+}
+
+# present: which of these exist; a line `? path` where that cannot be known.
+present() {
+    TEXT=''
+    for path in /run/systemd/system /run/ostree-booted /.dockerenv /run/.containerenv /dev/dxg /etc/nv_tegra_release /sys/firmware \
+        /sys/firmware/efi /sys/firmware/efi/efivars /sys/bus/pci/devices /sys/devices /sys/module /sys/module/nvidia /sys/module/nouveau \
+        /usr/bin/nvidia-uninstall /var/snap/docker /snap/bin/docker /etc/cloud/cloud-init.disabled /run/cloud-init/disabled \
+        /run/cloud-init/enabled /var/lib/cloud/instance/boot-finished /run/reboot-required /var/lib/dpkg/status /var/lib/rpm \
+        /usr/lib/sysimage/rpm /run/docker.pid /run/docker.sock /run/mlhost/docker.loaded /proc/driver/nvidia /var/lib/mlhost /dev/kvm; do
+        at "$path" || continue
+        if [ -e "$R" ]; then TEXT="$TEXT$path$NL"; else
+            why_not
+            [ $? = 2 ] || TEXT="$TEXT? $path$NL"
+        fi
+    done
+    emit present 0 "$TEXT"
+}
+
+# pci: NVIDIA's functions on the bus, one a line; GPU becomes 1 if one of them is a display device.
+pci() {
+    TEXT='' GPU=''
+    at /sys/bus/pci/devices
+    bus=$R
+    if [ ! -d "$bus" ]; then why_not; emit pci $? ''; return; fi
+    if [ ! -r "$bus" ] || [ ! -x "$bus" ]; then emit pci 13 ''; return; fi
+    for entry in "$bus"/*; do
+        address=${entry##*/}
+        case $address in *[!0-9a-fA-F:.]*) continue ;; esac
+        device=/sys/bus/pci/devices/$address
+        line "$device/vendor"
+        case $V in 0x10de | 0x10DE) ;; *) continue ;; esac
+        TEXT="$TEXT$address vendor=$V"
+        for key in device class subsystem_vendor subsystem_device; do
+            line "$device/$key"
+            TEXT="$TEXT $key=$V"
+            [ "$key" != class ] || class=$V
+        done
+        driver=''
+        if [ -z "$LIVE" ]; then
+            at "$device/driver"
+            driver=${R##*/}
+            [ "$driver" != driver ] || driver=''
+        elif cd -P "$device/driver"; then
+            driver=${PWD##*/}
+            cd /
+        fi
+        TEXT="$TEXT driver=$driver"
+        at "$device/physfn"
+        [ ! -e "$R" ] || TEXT="$TEXT vf=1"
+        case $class in
+            0x0300* | 0x0302*)
+                GPU=1
+                # Users get 64 bytes, which hold no capabilities; only root can tell a vGPU.
+                if { [ "$ID" = 0 ] || [ -z "$LIVE" ]; } && state "$device/config"; then
+                    # shellcheck disable=SC2046 # split on purpose: one word a byte
+                    set -- $(od -An -v -tx1 -N256 "$R")
+                    TEXT="$TEXT config=$*"
+                fi
+                ;;
+        esac
+        TEXT=$TEXT$NL
+    done
+    emit pci 0 "$TEXT"
+}
+
+container() {
+    line /run/systemd/container && { emit container 0 "$V"; return; }
+    line /run/host/container-manager && { emit container 0 "$V"; return; }
+    # Its environment may hold secrets: only the one variable leaves this machine.
+    if state /proc/1/environ; then
+        IFS= read -r V <"$R" || :
+        case $V in
+            *container=*) V=$(tr '\0' '\n' <"$R" | sed -n 's/^container=//p' | head -n 1) ;;
+            *) V='' ;;
+        esac
+        emit container 0 "$V"
+    else
+        emit container 13 ''
+    fi
+}
+
+secure_boot() {
+    at /sys/firmware/efi/efivars
+    rc=2 TEXT=''
+    for entry in "$R"/[!.]*; do
+        # Other variables without this one: firmware that knows no Secure Boot.
+        [ -e "$entry" ] || continue
+        TEXT=none
+        break
+    done
+    for entry in "$R"/SecureBoot-*; do
+        [ -e "$entry" ] || continue
+        state "/sys/firmware/efi/efivars/${entry##*/}"
+        rc=$?
+        [ "$rc" = 0 ] || continue
+        TEXT=$(od -An -v -tu1 -N16 "$R") || rc=127
+        break
+    done
+    emit secure_boot "$rc" "$TEXT"
+}
+
+dmi() {
+    TEXT=''
+    for key in sys_vendor product_name product_version board_vendor bios_vendor bios_version chassis_vendor chassis_asset_tag; do
+        line "/sys/class/dmi/id/$key" || continue
+        TEXT="$TEXT$key=$V$NL"
+    done
+    emit dmi 0 "$TEXT"
+}
+
+nodes() {
+    TEXT=''
+    for path in /dev/nvidia*; do
+        [ ! -e "$path" ] || TEXT="$TEXT$path$NL"
+    done
+    emit device_nodes 0 "$TEXT"
+}
+
+libraries() {
+    TEXT=''
+    for folder in /usr/lib/x86_64-linux-gnu /usr/lib/aarch64-linux-gnu /usr/lib64 /usr/lib/x86_64-linux-gnu/nvidia/current \
+        /usr/lib/aarch64-linux-gnu/nvidia/current /usr/lib/wsl/lib; do
+        at "$folder" || continue
+        for entry in "$R"/libnvidia-ml.so.[0-9]*.[0-9]*; do
+            [ ! -e "$entry" ] || TEXT="$TEXT$folder/${entry##*/}$NL"
+        done
+    done
+    emit libraries 0 "$TEXT"
+}
+
+# keys: signing keys as base64 (section key64:PATH) or, without that program, as hex (keyhex:PATH).
+keys() {
+    for folder in /etc/apt/keyrings /usr/share/keyrings /etc/apt/trusted.gpg.d; do
+        at "$folder" || continue
+        found=$R
+        for entry in "$found"/*; do
+            [ -e "$entry" ] || [ -L "$entry" ] || continue
+            base=${entry##*/}
+            case $base in *[!A-Za-z0-9_.+:@-]*) continue ;; esac
+            case $folder/$base in
+                /etc/apt/keyrings/*) ;;
+                */docker* | */nvidia* | */cuda* | */libnvidia* | */mlhost*) ;;
+                *) continue ;;
+            esac
+            state "$folder/$base"
+            rc=$?
+            [ "$rc" = 0 ] || { emit "key64:$folder/$base" "$rc" ''; continue; }
+            if TEXT=$(head -c 65537 "$R" | base64) && [ -n "$TEXT" ]; then name=key64; else
+                name=keyhex
+                TEXT=$(od -An -v -tx1 -N65537 "$R") || rc=127
+            fi
+            # 65536 bytes are 87384 characters of base64 in 1150 lines, or 3 characters each in hex.
+            case $name in key64) most=88550 ;; *) most=200704 ;; esac
+            [ ${#TEXT} -le $most ] || { rc=27 TEXT=''; }
+            emit "$name:$folder/$base" "$rc" "$TEXT"
+        done
+    done
+}
+
+# journal: what mlhost left on this machine. Its folder is root's.
+journal() {
+    at /var/lib/mlhost
+    if [ ! -e "$R" ]; then why_not; emit journal $? ''; return; fi
+    if [ ! -r "$R" ] || [ ! -x "$R" ]; then emit journal 13 ''; return; fi
+    emit journal 0 ''
+    want file journal_lock /var/lib/mlhost/lock
+    want file proof /var/lib/mlhost/proof
+    pid='' run=''
+    if [ -n "$LIVE" ] && state /var/lib/mlhost/lock; then
+        while IFS='=' read -r key V; do
+            case $key in pid) pid=$V ;; run) run=$V ;; esac
+        done <"$R"
+        case $pid in '' | *[!0-9]*) ;; *) one journal_holder "/proc/$pid/stat" ;; esac
+    fi
+    newest=''
+    at /var/lib/mlhost/runs
+    for entry in "$R"/*; do
+        base=${entry##*/}
+        case $base in *[!A-Za-z0-9_.-]*) continue ;; esac
+        [ ! -d "$entry" ] || newest=$base
+    done
+    for base in "$newest" "$run"; do
+        case $base in '' | *[!A-Za-z0-9_.-]* | .*) continue ;; esac
+        want file "run:$base:meta" "/var/lib/mlhost/runs/$base/meta"
+        want file "run:$base:result" "/var/lib/mlhost/runs/$base/result"
+        [ "$newest" != "$run" ] || break
+    done
+}
+
+rootless() {
+    TEXT=''
+    if [ -n "$LIVE" ]; then
+        for path in /run/user/*/docker.sock; do
+            [ ! -S "$path" ] || TEXT="$TEXT$path$NL"
+        done
+    fi
+    at /home
+    for entry in "$R"/*/.config/systemd/user/docker.service; do
+        [ -e "$entry" ] || continue
+        entry=${entry#"$R"}
+        TEXT="$TEXT/home$entry$NL"
+    done
+    emit rootless 0 "$TEXT"
+}
+
+# paths P...: kind, mode, owner and sha256. One stat and one sha256sum for all of them.
+paths() {
+    TEXT=''
+    for path in "$@"; do
+        at "${path%/*}/" && { base=${path##*/}; R=$R/$base; }
+        [ -n "$LIVE" ] && R=$path
+        if [ -e "$R" ] || [ -L "$R" ]; then TEXT="$TEXT$R$NL"; rc=0; else why_not; rc=$?; fi
+        emit "path:$path" "$rc" "$R"
+    done
+    set --
+    IFS=$NL
+    # shellcheck disable=SC2086 # split on purpose: one path a line
+    set -- $TEXT
+    IFS=' '
+    [ $# -gt 0 ] || return 0
+    owner=%U:%G
+    [ -n "$LIVE" ] || owner=%u:%g
+    TEXT=$(stat -c "%a|$owner|%F|%n" "$@")
+    emit stat $? "$TEXT"
+    for path in "$@"; do
+        shift
+        [ -z "$LIVE" ] && [ -L "$path" ] && continue
+        [ ! -f "$path" ] || [ ! -r "$path" ] || set -- "$@" "$path"
+    done
+    [ $# -gt 0 ] || return 0
+    TEXT=$(sha256sum "$@")
+    emit sha256 $? "$TEXT"
+}
+
+# disks P...: free space where each path is, or will be.
+disks() {
+    set -- / /var/lib/docker "$@"
+    TEXT=''
+    count=$#
+    while [ "$count" -gt 0 ]; do
+        path=$1
+        shift
+        up=$path
+        while [ ! -e "$up" ] && [ -n "$up" ]; do up=${up%/*}; done
+        set -- "$@" "${up:-/}"
+        TEXT="$TEXT$path$NL"
+        count=$((count - 1))
+    done
+    emit disk_paths 0 "$TEXT"
+    TEXT=$(bounded 10 df -Pk "$@")
+    emit df $? "$TEXT"
+    TEXT=$(bounded 10 df -Pi "$@")
+    emit df_inodes $? "$TEXT"
+}
+
+# blocks: whole disks. What is on one is asked only of those that look unused.
+blocks() {
+    TEXT=''
+    [ -d /sys/block ] || { emit blocks 2 ''; return; }
+    for entry in /sys/block/*; do
+        base=${entry##*/}
+        case $base in loop* | ram* | sr* | fd* | dm-* | zram* | md* | nbd* | mtd* | *[!A-Za-z0-9_!-]*) continue ;; esac
+        line "$entry/size" || continue
+        TEXT="$TEXT$base sectors=$V"
+        line "$entry/queue/rotational"
+        TEXT="$TEXT rotational=$V"
+        line "$entry/ro"
+        TEXT="$TEXT ro=$V parts="
+        parts=''
+        for part in "$entry/$base"*/partition; do
+            [ -e "$part" ] || continue
+            part=${part%/partition}
+            parts="$parts${part##*/},"
+        done
+        TEXT="$TEXT$parts holders="
+        held=''
+        for part in "$entry"/holders/* "$entry/$base"*/holders/*; do
+            [ -e "$part" ] || continue
+            held="$held${part##*/},"
+        done
+        TEXT="$TEXT$held"
+        if [ -z "$parts$held" ]; then
+            if [ "$ID" = 0 ] && [ -b "/dev/$base" ]; then
+                # blkid exits 2 where it recognises nothing.
+                found=$(bounded 10 blkid -p -o value -s TYPE -s PTTYPE "/dev/$base")
+                rc=$?
+                found=${found%%"$NL"*}
+                TEXT="$TEXT blkid=$rc type=$found"
+            else
+                TEXT="$TEXT blkid=13 type="
+            fi
+        fi
+        line "$entry/device/model"
+        TEXT="$TEXT model=$V$NL"
+    done
+    emit blocks 0 "$TEXT"
+}
+
+# newer: which of the files that Docker reads at its start were changed since, and since its last reload.
+# The change time counts, not the modification time: packages carry the latter with them.
+newer() {
+    [ -e /run/docker.pid ] || { emit newer 2 ''; return; }
+    set --
+    for path in /etc/docker/daemon.json /usr/bin/nvidia-cdi-hook /usr/bin/nvidia-container-runtime-hook \
+        /usr/bin/nvidia-container-runtime /etc/mlhost/docker-proxy.env /etc/systemd/system/docker.service.d/*.conf; do
+        [ ! -e "$path" ] || set -- "$@" "$path"
+    done
+    [ $# -gt 0 ] || { emit newer 0 ''; return; }
+    test=-cnewer
+    # busybox's find knows only -newer.
+    find / -prune -cnewer / >/dev/null 2>&1 || test=-newer
+    if [ -e /run/mlhost/docker.loaded ]; then
+        TEXT=$(find "$@" -prune "$test" /run/docker.pid "$test" /run/mlhost/docker.loaded)
+    else
+        TEXT=$(find "$@" -prune "$test" /run/docker.pid)
+    fi
+    emit newer $? "$TEXT"
+}
+
+# docker_info: what the daemon says of itself, asked only if it runs: a connection to the socket would start it.
+docker_info() {
+    [ -n "$P_docker" ] || [ -S /run/docker.sock ] || return 0
+    if [ -n "$P_podman" ] && [ -n "$P_docker" ]; then
+        IFS= read -r V <"$P_docker"
+        case $V in '#!'*) emit docker_info 22 "$P_docker is a script of podman's"; return ;; esac
+    fi
+    runs=''
+    if [ ! -d /run/systemd/system ] || [ -d /var/snap/docker ]; then
+        runs=maybe
+    elif line /run/docker.pid; then
+        case $V in '' | *[!0-9]*) ;; *)
+            # A user may be kept from seeing other users' processes.
+            if [ -d "/proc/$V" ] || [ "$ID" != 0 ]; then runs=yes; fi
+            ;;
+        esac
+    elif line /etc/docker/daemon.json && [ -S /run/docker.sock ]; then
+        while IFS= read -r V; do
+            case $V in *'"pidfile"'*) runs=maybe ;; esac
+        done <"$R"
+    fi
+    if [ -z "$runs" ]; then emit docker_info 111 'dockerd does not run'; return; fi
+    if [ ! -S /run/docker.sock ]; then emit docker_info 111 'there is no socket /run/docker.sock'; return; fi
+    if [ ! -w /run/docker.sock ]; then emit docker_info 13 'permission denied: /run/docker.sock'; return; fi
+    # The same answer as from `docker info`, which runs every plugin of the client first.
+    if [ -n "$P_curl" ]; then
+        TEXT=$(bounded 25 curl -q -sS -f --noproxy '*' --max-time 20 --unix-socket /run/docker.sock http://localhost/info 2>&1)
+        rc=$?
+        [ "$rc" != 0 ] || { emit docker_info 0 "$TEXT"; return; }
+    fi
+    TEXT=$(bounded 25 docker --host unix:///run/docker.sock info --format '{{json .}}' 2>&1)
+    emit docker_info $? "$TEXT"
+}
+
+units() {
+    if [ -z "$P_systemctl" ] || [ ! -d /run/systemd/system ]; then emit units 127 ''; return; fi
+    TEXT=$(bounded 20 systemctl show --no-pager -p Id,LoadState,ActiveState,SubState,UnitFileState docker.service docker.socket \
+        containerd.service nvidia-persistenced.service nvidia-cdi-refresh.service nvidia-cdi-refresh.path nvidia-fabricmanager.service \
+        apt-daily.service apt-daily-upgrade.service snap.docker.dockerd.service mlhost-continue.service)
+    emit units $? "$TEXT"
+}
+
+# driver: the NVIDIA driver's own tools, asked only where there is a GPU.
+driver() {
+    if [ -n "$GPU" ]; then
+        if [ -n "$P_modinfo" ]; then
+            TEXT=$(modinfo nvidia 2>&1) || TEXT=$(modinfo nvidia-current 2>&1)
+            rc=$?
+            TEXT=$(printf '%s\n' "$TEXT" | sed -n -e '/^alias:/d' -e '/^parm:/d' -e '/^firmware:/d' -e '1,40p')
+            emit modinfo "$rc" "$TEXT"
+        else
+            emit modinfo 127 ''
+        fi
+        if [ -n "$P_smi" ] && [ -e /proc/driver/nvidia/version ]; then
+            TEXT=$(bounded 60 nvidia-smi --query-gpu=index,uuid,name,pci.bus_id,driver_version --format=csv,noheader 2>&1)
+            emit nvidia_smi $? "$TEXT"
+        fi
+    fi
+    if [ -n "$P_ctk" ]; then
+        TEXT=$(bounded 10 nvidia-ctk --version 2>&1)
+        emit toolkit_version $? "$TEXT"
+    fi
+}
+
+# packages NAMES: dpkg's own file, the packages that matter and those that are in a bad state.
+packages() {
+    if state /var/lib/dpkg/status; then
+        frame dpkg 0
+        awk -v more=" $1 " '
+            function flush() {
+                if (name != "" && count < 3000 && (name ~ /^(docker|containerd|moby-|podman|nvidia|libnvidia|libcuda|libnvcuda|cuda|datacenter-gpu|dcgm)/ ||
+                    name ~ /^linux-(image|headers|modules-nvidia|modules-extra|objects-nvidia|signatures-nvidia)/ ||
+                    name ~ /^(xserver-xorg-video-nvidia|firmware-nvidia|python3$|python3-minimal$)/ ||
+                    name ~ /^(runc|dkms|apt|dpkg|snapd|ca-certificates|needrestart|unattended-upgrades|iptables|nftables|curl|wget|gnupg|gpg|gpgv|sqv|kmod|mokutil|cloud-init)$/ ||
+                    index(more, " " name " ") || flag != "ok" || (was != "installed" && was != "config-files" && was != "not-installed"))) {
+                    count++
+                    print name, arch, version, desired, flag, was
+                }
+                name = ""
+            }
+            /^[PSVA][trae][acrt][hkst][aiu]/ {
+                if ($1 == "Package:") { flush(); name = $2; version = "-"; arch = "-"; desired = "-"; flag = "-"; was = "-" }
+                else if ($1 == "Status:") { desired = $2; flag = $3; was = $4 }
+                else if ($1 == "Version:") version = $2
+                else if ($1 == "Architecture:") arch = $2
+            }
+            END { flush() }' "$R"
+        # The exit code comes after the text here: a half-read file must not pass for a whole one.
+        emit dpkg_read $? ''
+    else
+        emit dpkg $? ''
+        if [ -n "$P_rpm" ] && [ -n "$LIVE" ]; then
+            TEXT=$(bounded 60 rpm -qa --qf '%{NAME} %{ARCH} %{EPOCH}:%{VERSION}-%{RELEASE}\n' |
+                awk '/^(docker|containerd|moby-|podman|runc|nvidia|libnvidia|cuda|datacenter-gpu|dcgm|kernel|kmod-nvidia|dkms|dnf|buildah)/')
+            emit rpm $? "$TEXT"
+        fi
+    fi
+    at /var/lib/dpkg/updates
+    TEXT=''
+    if [ -d "$R" ]; then
+        for entry in "$R"/[0-9]*; do
+            [ ! -e "$entry" ] || TEXT="$TEXT${entry##*/}$NL"
+        done
+        [ -r "$R" ] && emit dpkg_updates 0 "$TEXT"
+    fi
+}
+
+deep() {
+    TEXT=$(dmesg 2>&1 | grep -i -E 'nvrm|nvidia|nouveau|secure boot|lockdown' | tail -n 200)
+    emit deep_dmesg $? "$TEXT"
+    TEXT=$(grep -E '^(nvidia|nouveau|overlay|br_netfilter|drm)' /proc/modules)
+    emit deep_modules $? "$TEXT"
+    TEXT=$(bounded 20 dkms status 2>&1)
+    emit deep_dkms $? "$TEXT"
+    if [ -n "$P_systemctl" ] && [ -d /run/systemd/system ]; then
+        TEXT=$(bounded 20 journalctl -q --no-pager -b -n 80 -u docker.service -u containerd.service -u nvidia-persistenced.service \
+            -u nvidia-cdi-refresh.service -u nvidia-fabricmanager.service 2>&1)
+        emit deep_journal $? "$TEXT"
+        TEXT=$(bounded 20 systemctl --no-pager --failed --plain --no-legend 2>&1)
+        emit deep_failed_units $? "$TEXT"
+    fi
+    TEXT=$(ldconfig -p 2>/dev/null | grep -E 'lib(nvidia-ml|cuda)\.so')
+    emit deep_libraries $? "$TEXT"
+    if [ -n "$P_smi" ] && [ -e /proc/driver/nvidia/version ]; then
+        TEXT=$(bounded 60 nvidia-smi -q 2>&1 | head -c 60000)
+        emit deep_smi $? "$TEXT"
+    fi
+}
+
+# quick: all that needs no program but this shell, and then one awk for the files.
+quick() {
+    LIST=''
+    one kernel /proc/sys/kernel/osrelease
+    one boot_id /proc/sys/kernel/random/boot_id
+    if [ -n "$LIVE" ]; then one hostname /proc/sys/kernel/hostname; else one hostname /etc/hostname; fi
+    one hypervisor_uuid /sys/hypervisor/uuid
+    one nvidia_loaded /sys/module/nvidia/version
+    container
+    secure_boot
+    dmi
+    libraries
+    keys
+    journal
+    rootless
+    want file os_release /etc/os-release
+    want file os_release_vendor /usr/lib/os-release
+    want cmdline cmdline /proc/cmdline
+    want file nvidia_proc /proc/driver/nvidia/version
+    want file daemon_json /etc/docker/daemon.json
+    want file toolkit_config /etc/nvidia-container-runtime/config.toml
+    want file cloud_status /run/cloud-init/status.json
+    want file cloud_result /run/cloud-init/result.json
+    want file file:/etc/apt/sources.list /etc/apt/sources.list
+    want_all file file: /etc/apt/sources.list.d '*.list'
+    want_all file file: /etc/apt/sources.list.d '*.sources'
+    want_all file file: /etc/yum.repos.d '*.repo'
+    want_all file file: /etc/zypp/repos.d '*.repo'
+    want proxy proxy:/etc/apt/apt.conf /etc/apt/apt.conf
+    want_all proxy proxy: /etc/apt/apt.conf.d '*'
+    want_all cdi cdi: /etc/cdi '*'
+    if [ -n "$LIVE" ] && [ -L /var/run ]; then
+        want_all cdi cdi: /run/cdi '*'
+    else
+        want_all cdi cdi: /var/run/cdi '*'
+    fi
+    want group group /etc/group
+    want passwd passwd /etc/passwd
+    inodes=''
+    if [ -n "$LIVE" ]; then
+        nodes
+        blocks
+        want mounts mounts /proc/mounts
+        # shellcheck disable=SC2012 # the inode number is what is wanted
+        inodes=$(ls -di /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock)
+        want locks locks /proc/locks
+    fi
+    printf '%s' "$LIST" | awk -v mark="$MARK" -v inodes="$inodes" -v root="$ID" '
+        function add(text) {
+            size += length(text) + 1
+            if (size > 65536) rc = 27
+            else body = body text "\n"
+        }
+        function holders(l,    f, n, part, i, pid, comm, cmd, fd) {
+            n = split(l, f, " ")
+            if (n < 8 || f[2] == "->") return
+            split(f[6], part, ":")
+            if (!(part[3] in watched)) return
+            pid = f[5]
+            if (pid !~ /^[0-9]+$/) return
+            comm = ""
+            if ((getline comm < ("/proc/" pid "/comm")) < 0) comm = ""
+            close("/proc/" pid "/comm")
+            add("lock " part[3] " " pid " " comm)
+            if (root != "0") return
+            cmd = "ls -l /proc/" pid "/fd 2>/dev/null"
+            i = 0
+            while ((cmd | getline fd) > 0) {
+                if (i++ == 0) add("fds " pid)
+                if (match(fd, /-> .*\/lock(-frontend)?$/)) add("fd " pid " " substr(fd, RSTART + 3))
+            }
+            close(cmd)
+        }
+        BEGIN {
+            FS = "\t"
+            n = split(inodes, ino, "\n")
+            for (i = 1; i <= n; i++) { split(ino[i], f, " "); if (f[1] != "") watched[f[1]] = f[2] }
+        }
+        {
+            kind = $1; rc = $2; name = $3; path = $4; body = ""; size = 0
+            if (rc == 0) {
+                got = (getline text < path)
+                if (got < 0) rc = 13
+                if (kind == "locks") for (i in watched) add("inode " i " " watched[i])
+                while (got > 0 && rc == 0) {
+                    if (kind == "file") add(text)
+                    else if (kind == "proxy") { if (text ~ /[Pp][Rr][Oo][Xx][Yy]/) add(text) }
+                    else if (kind == "cdi") {
+                        if (match(text, /lib(cuda|nvidia-ml)\.so\.[0-9]+\.[0-9][0-9.]*/)) { add(substr(text, RSTART, RLENGTH)); break }
+                    }
+                    else if (kind == "mounts") {
+                        split(text, f, " ")
+                        if (f[1] ~ /^\/dev\// || f[2] == "/" || f[2] == "/usr" || f[2] ~ /^\/var(\/lib(\/(docker|containerd))?)?$/) add(text)
+                    }
+                    else if (kind == "cmdline") {
+                        n = split(text, f, " ")
+                        for (i = 1; i <= n; i++) if (f[i] ~ /^(cloud-init|nouveau|nvidia|modprobe|module_blacklist|systemd\.unified)/) add(f[i])
+                    }
+                    else if (kind == "group") { if (text ~ /^docker:/) add(text) }
+                    else if (kind == "passwd") {
+                        split(text, f, ":")
+                        if (f[3] == "0" || (f[3] + 0 >= 1000 && f[3] + 0 != 65534)) add(f[1] ":" f[3])
+                    }
+                    else if (kind == "locks") holders(text)
+                    got = (getline text < path)
+                }
+                close(path)
+            }
+            if (rc == 27) body = ""
+            if (kind == "proxy" && rc != 13 && body == "") next
+            printf "@@%s %s %s\n%s\n", mark, name, rc, body
+        }'
+    # $? is that of awk.
+    rc=$?
+    [ "$rc" = 0 ] || emit awk "$rc" ''
+}
+
+main() {
+    LC_ALL=C
+    PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin
+    export LC_ALL PATH
+    unset DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CDPATH GREP_OPTIONS POSIXLY_CORRECT BLOCKSIZE DF_BLOCK_SIZE BLOCK_SIZE
+    IFS=' '"$TAB$NL"
+    MARK=${1:-0} LIVE=1 ROOT='' ARCH='' ASKED='' DISKS='' NAMED='' PATHS=/etc/docker/daemon.json DEEP=''
+    P_timeout='' P_docker='' P_podman='' P_smi='' P_ctk='' P_curl='' P_modinfo='' P_systemctl='' P_rpm=''
+    [ $# -eq 0 ] || shift
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --root) LIVE='' ROOT=$2; shift ;;
+            --arch) ARCH=$2; shift ;;
+            --asked-at) ASKED=$2; shift ;;
+            --path) PATHS=$PATHS$NL$2; shift ;;
+            --disk) DISKS=$DISKS$2$NL; shift ;;
+            --package) NAMED="$NAMED $2"; shift ;;
+            --deep) DEEP=1 ;;
+            *) emit probe 22 "unknown argument $1"; return 2 ;;
+        esac
+        shift
+    done
+    if [ -n "$LIVE" ]; then
+        emit probe 0 "schema=1${NL}mode=live"
+        cd /
+        ID=$(id -u)
+        emit uid $? "$ID"
+        TEXT=$(uname -m)
+        emit arch $? "$TEXT"
+        TEXT=$(date +%s)
+        emit time $? "$TEXT"
+        [ -z "$ASKED" ] || emit asked_at 0 "$ASKED"
+    else
+        ID=''
+        if ! ROOT=$(cd -P -- "$ROOT" && pwd -P); then emit probe 2 "schema=1${NL}mode=root"; emit end 0 ''; return 0; fi
+        ROOT=${ROOT%/}
+        case $ROOT in *"$NL"* | *"$TAB"*) emit probe 22 "schema=1${NL}mode=root"; emit end 0 ''; return 0 ;; esac
+        emit probe 0 "schema=1${NL}mode=root"
+        [ -z "$ARCH" ] || emit arch 0 "$ARCH"
+    fi
+    programs
+    present
+    pci
+    IFS=$NL
+    # Each part writes into a pipe while the next one runs, so the slow programs run side by side without a file.
+    # shellcheck disable=SC2086 # split on purpose: one path a line
+    if [ -n "$LIVE" ]; then
+        docker_info </dev/null | {
+            { units; driver; } </dev/null | {
+                IFS=' '"$TAB$NL"
+                packages "$NAMED" </dev/null | { quick; newer; set -f; IFS=$NL; paths $PATHS; IFS=$NL; disks $DISKS; cat; }
+                cat
+            }
+            cat
+        }
+        [ -z "$DEEP" ] || deep
+    else
+        IFS=' '"$TAB$NL"
+        quick
+        packages "$NAMED"
+        set -f
+        IFS=$NL
+        paths $PATHS
+    fi
+    emit end 0 ''
+}
+
+main "$@" </dev/null 2>/dev/null

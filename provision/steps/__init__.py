@@ -1,0 +1,37 @@
+"""The steps decide; each is a pure function from facts, spec and catalog to items, decisions and problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from provision.catalog import Catalog
+from provision.model import Decision, Facts, Item, Notice, Problem
+from provision.rows import Platform
+from provision.spec import Spec
+
+# The order in which items are carried out, whatever step they come from: sources first, then one package transaction, then what needs the packages.
+REPAIR, SOURCES, BEFORE_PACKAGES, PACKAGES, MODULES, FILES, SERVICES, ACCESS, PROOF = range(10, 100, 10)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every step may look at."""
+
+    facts: Facts
+    spec: Spec
+    platform: Platform
+    catalog: Catalog
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one step decided. `daemon` are keys it wants in Docker's daemon.json; `urls` what the host must be able to reach for its changes."""
+
+    items: tuple[Item, ...] = ()
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    daemon: Mapping[str, Any] = field(default_factory=dict)
+    urls: tuple[str, ...] = ()

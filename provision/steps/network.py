@@ -1,0 +1,54 @@
+"""The proxy of the playbook, for apt and for the Docker daemon and its pulls. Credentials stay in files only root can read."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from provision.actions import File
+from provision.steps import BEFORE_PACKAGES, REPAIR, Context, Result
+from provision.steps.files import file_item
+
+STEP = "proxy"
+APT = "/etc/apt/apt.conf.d/95mlhost-proxy"
+DROP_IN = "/etc/systemd/system/docker.service.d/mlhost-proxy.conf"
+ENVIRONMENT = "/etc/mlhost/docker-proxy.env"
+WATCHED = (APT, DROP_IN, ENVIRONMENT)
+
+
+def decide(ctx: Context) -> Result:
+    """Files that tell apt and Docker of the proxy; nothing where the playbook names none."""
+    proxy, facts = ctx.spec.proxy, ctx.facts
+    if not proxy.http and not proxy.https:
+        return Result()
+    http, https = proxy.http or proxy.https, proxy.https or proxy.http
+    secret = any(urlsplit(url).password or urlsplit(url).username for url in (http, https))
+    apt = [f'Acquire::http::Proxy "{http}";', f'Acquire::https::Proxy "{https}";']
+    apt += [
+        f'Acquire::{scheme}::Proxy::{host} "DIRECT";'
+        for host in proxy.no_proxy
+        for scheme in ("http", "https")
+        if not set(host) & set('*/";{} ')
+    ]
+    environment = [f"HTTP_PROXY={http}", f"HTTPS_PROXY={https}", f"NO_PROXY={','.join(proxy.no_proxy)}"]
+    header = "Written by mlhost from the playbook's `proxy`."
+    files = (
+        (
+            "proxy/apt",
+            File(APT, f"// {header}\n" + "\n".join(apt) + "\n", "0600" if secret else "0644"),
+            "apt is to use the playbook's proxy",
+            REPAIR,
+        ),
+        (
+            "proxy/docker-environment",
+            File(ENVIRONMENT, f"# {header}\n" + "\n".join(environment) + "\n", "0600"),
+            "the Docker daemon is to use the playbook's proxy",
+            BEFORE_PACKAGES,
+        ),
+        (
+            "proxy/docker-unit",
+            File(DROP_IN, f"# {header}\n[Service]\nEnvironmentFile={ENVIRONMENT}\n"),
+            "the Docker daemon reads its proxy from there",
+            BEFORE_PACKAGES,
+        ),
+    )
+    return Result(tuple(file_item(facts, STEP, identifier, action, why, phase) for identifier, action, why, phase in files))

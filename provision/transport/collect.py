@@ -1,0 +1,97 @@
+"""What a run gives back, gathered the same way on every transport."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Optional
+
+from provision.transport import errors
+from provision.transport.shell import Call, Unwrap, not_started
+
+MAX_OUTPUT = 64 * 1024 * 1024
+# After the script has ended, something it left behind may still hold its output open. Wait this long without a byte, then go.
+LINGER_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a script ended: exit code (128+n where signal n killed it), both outputs as bytes, wall time in seconds."""
+
+    rc: int
+    out: bytes
+    err: bytes
+    seconds: float
+
+
+class Collector:
+    """Takes chunks of both streams, keeps those of the script, and makes the result or the error of them."""
+
+    def __init__(
+        self, call: Call, where: str, *, on_output: Optional[Callable[[bytes], None]], max_output: int, timeout: Optional[float]
+    ) -> None:
+        self._call, self._where, self._on_output, self._max, self._timeout = call, where, on_output, max_output, timeout
+        self._unwrap = (Unwrap(call.mark), Unwrap(call.mark))
+        self._kept: tuple[list[bytes], list[bytes]] = ([], [])
+        self._size = 0
+        self._began = time.monotonic()
+        self._last = self._began
+
+    def out(self, chunk: bytes) -> None:
+        """A chunk of standard output. Raises OutputTooLarge."""
+        kept = self._take(0, chunk)
+        if kept and self._on_output is not None:
+            self._on_output(kept)
+
+    def err(self, chunk: bytes) -> None:
+        """A chunk of standard error. Raises OutputTooLarge."""
+        self._take(1, chunk)
+
+    def _take(self, stream: int, chunk: bytes) -> bytes:
+        self._last = time.monotonic()
+        kept = self._unwrap[stream].feed(chunk)
+        if kept:
+            self._kept[stream].append(kept)
+            self._size += len(kept)
+            if self._size > self._max:
+                raise errors.OutputTooLarge(
+                    f"{self._where}: the script wrote more than {self._max} bytes and was stopped.",
+                    "Let it write less, or to a file on the host.",
+                    out=self.out_bytes,
+                    err=self.err_bytes,
+                )
+        return kept
+
+    @property
+    def out_bytes(self) -> bytes:
+        return b"".join(self._kept[0])
+
+    @property
+    def err_bytes(self) -> bytes:
+        return b"".join(self._kept[1])
+
+    @property
+    def pid(self) -> str:
+        """The process id of the script's shell on its host; empty before it began."""
+        return self._unwrap[0].pid or self._unwrap[1].pid
+
+    @property
+    def silent_seconds(self) -> float:
+        return time.monotonic() - self._last
+
+    def check_time(self) -> None:
+        """Raises TimedOut when the time is over."""
+        if self._timeout is not None and time.monotonic() - self._began > self._timeout:
+            raise errors.TimedOut(
+                f"{self._where}: the script did not end within {self._timeout:g} seconds and was stopped.",
+                "See what it waits for on the host, or allow it more time.",
+                out=self.out_bytes,
+                err=self.err_bytes,
+            )
+
+    def result(self, rc: int) -> RunResult:
+        """The run's result. Raises NoShell or a SudoError where the script never began."""
+        if not self._unwrap[1].started and not self._unwrap[0].started:
+            raise not_started(self._call, self._where, rc, self._unwrap[0].noise, self._unwrap[1].noise)
+        return RunResult(rc, self.out_bytes, self.err_bytes, time.monotonic() - self._began)

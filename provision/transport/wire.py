@@ -1,0 +1,196 @@
+"""One authenticated SSH connection to one host, over whatever stream leads there.
+
+paramiko alone, without fabric: fabric accepts any host key in its constructor, imports a third more, and what it adds over paramiko
+(typed-in commands, config files, transfers) is not used here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Optional
+
+import paramiko
+from paramiko.ssh_exception import IncompatiblePeer
+from paramiko.transport import ServiceRequestingTransport
+
+from provision.transport import errors, hostkeys
+from provision.transport.dial import Stream
+from provision.transport.options import SshOptions
+from provision.transport.resolve import Host
+
+
+class _Transport(ServiceRequestingTransport):
+    """paramiko's transport with three things it lacks: the raw host key, the server's parting words, and no waiting before login."""
+
+    host_key_algorithms: tuple[str, ...] = ()
+    host_key_blob = b""
+    disconnect_text = ""
+
+    @property
+    def preferred_keys(self) -> tuple[str, ...]:
+        return self.host_key_algorithms
+
+    def _verify_key(self, host_key: bytes, sig: bytes) -> None:
+        self.host_key_blob = bytes(host_key)
+        super()._verify_key(host_key, sig)  # type: ignore[misc]
+
+    def _parse_disconnect(self, m: paramiko.Message) -> None:
+        m.get_int()
+        self.disconnect_text = m.get_text()
+
+    def ensure_session(self) -> None:
+        # paramiko's own polls for the answer ten times a second, for ever, even when the connection is gone. The answer need not be
+        # awaited: a server handles the request for the service and the login that follows it in order. One round trip less.
+        if self.auth_handler is None:
+            m = paramiko.Message()
+            m.add_byte(paramiko.common.cMSG_SERVICE_REQUEST)
+            m.add_string("ssh-userauth")
+            self._send_message(m)  # type: ignore[attr-defined]
+            self.auth_handler = self.get_auth_handler()
+
+
+class Wire:
+    """A logged-in connection. `stream` tells when the host was last heard."""
+
+    def __init__(self, host: Host, transport: _Transport, stream: Stream, via: Optional[Wire]) -> None:
+        self.host, self.transport, self.stream, self._via = host, transport, stream, via
+
+    @property
+    def alive(self) -> bool:
+        return bool(self.transport.is_active())
+
+    def tunnel(self, to: Host) -> Stream:
+        """A stream to another host, through this one. Raises JumpFailed."""
+        try:
+            channel = self.transport.open_channel("direct-tcpip", (to.host, to.port), ("127.0.0.1", 0), timeout=to.connect_timeout)
+        except (paramiko.SSHException, EOFError, OSError) as problem:
+            reason = problem.args[1] if isinstance(problem, paramiko.ChannelException) and len(problem.args) > 1 else problem
+            raise errors.JumpFailed(
+                f"The jump host {self.host} cannot reach {to.address}: {reason}.",
+                f"Check the address as seen from {self.host.host}, and that its sshd allows forwarding (AllowTcpForwarding).",
+            ) from problem
+        return Stream(channel)
+
+    def close(self) -> None:
+        self.transport.close()
+        self.stream.close()
+        if self._via:
+            self._via.close()
+
+
+def connect(host: Host, options: SshOptions, first: Stream) -> Wire:
+    """Log in to `host`, hop by hop. `first` is the stream to the first hop. Raises WireError kinds, KeyFileError."""
+    wire: Optional[Wire] = None
+    for hop in (*host.jumps, host):
+        try:
+            stream = first if wire is None else wire.tunnel(hop)
+            wire = _log_in(hop, options, stream, wire)
+        except errors.WireError as problem:
+            if wire is not None:
+                wire.close()
+            if hop is not host and not isinstance(problem, errors.JumpFailed):
+                # The kind stays: a jump host that is booting is worth a wait, too.
+                problem.message = f"On the way to {host}, at the jump host: {problem.message}"
+            raise
+        except BaseException:
+            if wire is not None:
+                wire.close()
+            raise
+    if wire is None:
+        raise ValueError("a host is at least one hop")
+    return wire
+
+
+def _log_in(host: Host, options: SshOptions, stream: Stream, via: Optional[Wire]) -> Wire:
+    from provision.transport.auth import log_in
+
+    transport: Any = None
+    try:
+        transport = _shake_hands(host, stream)
+        log_in(transport, host, options)
+    except BaseException:
+        if transport is not None:
+            transport.close()
+        stream.close()
+        raise
+    return Wire(host, transport, stream, via)
+
+
+def _shake_hands(host: Host, stream: Stream) -> _Transport:
+    """Exchange keys and judge the host's. Raises HandshakeFailed and HostKeyError kinds."""
+    lines = hostkeys.read_known_hosts(host.known_hosts_files) if host.host_keys != "ignore" else []
+    known = hostkeys.known_keys(lines, host.known_as)
+    transport = _Transport(stream)  # type: ignore[arg-type]
+    transport.host_key_algorithms = hostkeys.preferred(known, _supported(transport))
+    # A server under load may take long to say hello, longer than the network takes to connect.
+    transport.banner_timeout = transport.handshake_timeout = max(15.0, host.connect_timeout)
+    transport.auth_timeout = 60.0
+    try:
+        transport.start_client(timeout=2 * transport.handshake_timeout)
+        if not transport.host_key_blob:
+            raise paramiko.SSHException("no key exchange in time")
+    except (paramiko.SSHException, EOFError, OSError) as problem:
+        said = stream.said or stream.proxy_said or transport.disconnect_text
+        transport.close()
+        raise _handshake_error(host, stream, said, problem) from problem
+    try:
+        _judge(host, transport.host_key_blob, known, lines)
+    except BaseException:
+        transport.close()
+        raise
+    return transport
+
+
+def _supported(transport: _Transport) -> list[str]:
+    plain = list(transport.get_security_options().key_types)
+    return [*plain, *(f"{name}-cert-v01@openssh.com" for name in plain)]
+
+
+def _handshake_error(host: Host, stream: Stream, said: str, problem: Exception) -> errors.WireError:
+    if host.proxy_command and not stream.first_bytes:
+        return errors.JumpFailed(
+            f"{host.address}: the proxy command gave no SSH connection: {host.proxy_command}" + (f" It said: {said}" if said else ""),
+            "Run the command by hand to see why.",
+        )
+    if isinstance(problem, IncompatiblePeer):
+        return errors.HandshakeFailed(
+            f"{host.address}: no algorithm in common with the SSH server ({problem}).", "The server is very old or very strict; update it."
+        )
+    if stream.first_bytes and b"SSH-" not in stream.first_bytes:
+        return errors.HandshakeFailed(f"{host.address}: this is no SSH server. It said: {said}", "Check the port (user@HOST:PORT).")
+    detail = f" It said: {said}." if said else ""
+    if not stream.first_bytes:
+        late = "" if isinstance(problem, EOFError) or "EOF" in str(problem) or isinstance(problem, ConnectionError) else " in time"
+        return errors.HandshakeFailed(
+            f"{host.address}: the SSH server took the connection but {'hung up without a word' if not late else 'said nothing' + late}.",
+            "It may be starting, overloaded (MaxStartups), or refuse this address (fail2ban, hosts.deny, PerSourcePenalties). Try again in a moment.",
+        )
+    return errors.HandshakeFailed(
+        f"{host.address}: the SSH server hung up during key exchange ({problem}).{detail}", "Try again; its own log says why (journalctl -u ssh)."
+    )
+
+
+def _judge(host: Host, blob: bytes, known: list[hostkeys.KnownKey], lines: list[tuple[str, str]]) -> None:
+    if host.host_keys == "ignore":
+        return
+    if "-cert-" in hostkeys.kind_of(blob):
+        from provision.transport import hostcert
+
+        name = host.known_as.rpartition("]:")[0].lstrip("[") or host.known_as
+        if not hostcert.refusal(blob, known, name, time.time()):
+            return
+        blob = hostcert.plain_key(blob)  # as ssh does: without a good certificate, it is a key like any other
+    bare = hostkeys.known_keys(lines, host.host.lower()) if host.known_as.startswith("[") else []
+    verdict = hostkeys.check(blob, known, bare)
+    if verdict == "unknown" and host.host_keys == "accept-new":
+        hostkeys.remember(host.known_hosts_files[0] if host.known_hosts_files else os.devnull, host.known_as, blob, host.hash_known_hosts)
+    elif verdict == "unknown":
+        command = f"ssh -p {host.port} {host.user}@{host.host}" if host.port != 22 else f"ssh {host.user}@{host.host}"
+        raise hostkeys.unknown_error(host.address, host.known_as, blob, command)
+    elif verdict == "changed":
+        raise hostkeys.changed_error(host.address, host.known_as, blob, known)
+    elif verdict == "revoked":
+        raise hostkeys.revoked_error(host.address, blob, [*known, *bare])
+
+
