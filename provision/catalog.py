@@ -280,7 +280,7 @@ class Catalog:
             "branch": branch,
             "flavor": flavor,
             "repository": "cuda" if source == "cuda" else None,
-            "components": () if source == "cuda" else platform.components,
+            "components": tuple(row.get("components", ())) if source == "cuda" else platform.components,
             "module": row["module"],
             "pinning": filled(row["pinning"], values) if pinned else "",
             "preferences": f"Package: {row['pin']}\nPin: version {glob}\nPin-Priority: 1000\n" if "pin" in row else "",

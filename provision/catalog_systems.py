@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,6 +101,8 @@ def _title(distros: Distros, row: Row) -> str:
 
 def _alike(distros: Distros, os: OsRelease) -> str:
     """The supported system whose id resembles this one's, or what it is derived from; "" where nothing does."""
+    import difflib  # only for refusals
+
     newest = {row["id"]: row for row in distros["system"]}
     names = {row["id"]: str(row["name"]) for row in distros["derivative"]}
     names.update({key: _title(distros, row) for key, row in newest.items()})

@@ -112,8 +112,8 @@ class _Reader:
             where = self._where(mark.line, mark.column) if mark else self._where(0, 0)
             what = exc.problem or exc.context or "it cannot be read"
             lines = text.split("\n")
-            line = lines[mark.line] if mark and mark.line < len(lines) else ""
-            tab = "\t" in line[: len(line) - len(line.lstrip())]
+            shown = lines[mark.line] if mark and mark.line < len(lines) else ""
+            tab = "\t" in shown[: len(shown) - len(shown.lstrip())]
             fix = "Indent with spaces, not tabs." if tab else "Look at this line and the one before it: indentation, a missing quote or colon?"
             raise UsageError(f"{where}: not valid YAML: {show(what)}.", fix) from None
         except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as exc:

@@ -20,7 +20,6 @@ from provision.report.sanitize import line
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from rich.text import Text
 
 
 class Progress(Protocol):
@@ -235,7 +234,7 @@ class RichProgress:
     def _row(self, target: str) -> _Row:
         return self._rows.setdefault(target, _Row(time.monotonic()))
 
-    def render(self) -> Table | Text:
+    def render(self) -> Table:
         """The display at this moment."""
         with self._lock:
             rows = [(target, _Row(**vars(row))) for target, row in self._rows.items()]
@@ -247,17 +246,20 @@ def _elapsed(row: _Row) -> str:
     return "" if not seconds else f"{seconds} s" if seconds < 60 else duration(seconds)
 
 
-def _one(row: _Row) -> Text:
+def _one(row: _Row) -> Table:
+    from rich.table import Table
     from rich.text import Text
 
-    text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(_spinner(), "cyan").append(f" {row.status or row.stage}", "bold")
+    text = Text().append(_spinner(), "cyan").append(f" {row.status or row.stage}", "bold")
     if row.step:
         text.append(f": {row.step}")
     text.append(f"  {_elapsed(row)}", "dim")
+    table = Table.grid(expand=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_row(text)
     if row.last:
-        text.append(f"\n  {row.last}", "dim")
-    return text
+        table.add_row(Text(f"  {row.last}", "dim"))
+    return table
 
 
 def _table(rows: list[tuple[str, _Row]]) -> Table:

@@ -151,12 +151,12 @@ class Branch:
 
 @dataclass(frozen=True)
 class DriverPackages:
-    """What installs a driver without a desktop. `repository` None = the distribution's archive, whose `components` must be enabled.
+    """What installs a driver without a desktop. `repository` None = only the distribution's archive; its `components` must be enabled.
 
     A module that is not `prebuilt` is built on the machine, for which `headers` are needed (`headers_meta` keeps them coming with new kernels).
     Prebuilt modules have `metapackage`, which follows new kernels, and `fallback`, the same driver by DKMS for a kernel that has none.
     `versions` maps package names to globs. `preferences` is an apt preferences stanza that keeps every part of the driver on the branch; `pinning`
-    is the vendor's package that does the same, but only for later transactions. `module` is the kernel module's own name.
+    is the vendor's package that does the same, but only for later transactions. `module` is the name to load.
     """
 
     packages: tuple[str, ...]

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -172,3 +173,72 @@ def can_have_a_world() -> bool:
     probe = "mkdir -p /tmp/.world && mount -t tmpfs t /tmp/.world && mkdir /tmp/.world/u /tmp/.world/w && "
     probe += "mount -t overlay o -o lowerdir=/etc,upperdir=/tmp/.world/u,workdir=/tmp/.world/w /etc"
     return subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
+
+
+class Relay:
+    """A TCP relay on 127.0.0.1 to one port, that can be cut (both sides closed) or frozen (nothing passes, nothing is closed)."""
+
+    def __init__(self, to_port: int) -> None:
+        self._to = to_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._open: list[socket.socket] = []
+        self._running = threading.Event()
+        self._running.set()
+        self.accepted = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self.accepted += 1
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._open += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                data = source.recv(65536)
+                self._running.wait()
+                if not data:
+                    break
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def freeze(self) -> None:
+        self._running.clear()
+
+    def cut(self) -> None:
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._open.clear()
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.cut()
+        self._running.set()
+
+
+@contextlib.contextmanager
+def agent_with(directory: Path, *keys: Path) -> Iterator[Path]:
+    """A real ssh-agent that holds these keys (without passphrase); gives its socket."""
+    path = directory / "agent"
+    process = subprocess.Popen([needs("ssh-agent", "openssh-client"), "-D", "-a", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 10
+        while not path.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        for key in keys:
+            subprocess.run([needs("ssh-add", "openssh-client"), "-q", str(key)], check=True, env={**os.environ, "SSH_AUTH_SOCK": str(path)})
+        yield path
+    finally:
+        process.terminate()
+        process.wait()

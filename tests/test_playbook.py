@@ -390,13 +390,15 @@ _QUICK = settings(deadline=None, max_examples=150, suppress_health_check=[Health
 
 def only_a_usage_error(source: str, sets: list[str]) -> Loaded | None:
     """Reading either works or ends in an error that can be printed and names a remedy."""
+    error = UsageError("")
     try:
         return load(source, sets)
-    except UsageError as error:
-        assert error.message
-        assert error.fix
-        str(error).encode()
-        return None
+    except UsageError as caught:
+        error = caught
+    assert error.message
+    assert error.fix
+    str(error).encode()
+    return None
 
 
 def nested(path: tuple[str, ...], value: Any) -> Any:

@@ -151,7 +151,7 @@ def test_the_account_does_not_call_what_was_changed_already_right() -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
 def test_no_line_of_words_is_wider_than_the_terminal(width: int) -> None:
-    text = plan_text(samples.PENDING, Look(width=width), verbose=True) + host_report_text(samples.CHANGED_REPORT, Look(width=width))
+    text = plan_text(samples.PENDING, Look(width=width), verbose=True) + "\n" + host_report_text(samples.CHANGED_REPORT, Look(width=width))
     # A word longer than the line (a path, a fingerprint) is not broken, and a column of text is at least 40 wide.
     too_wide = [part for part in text.splitlines() if len(part) > max(width, 80) and len(part.split()[-1]) < 30]
     assert too_wide == []
@@ -247,7 +247,7 @@ def test_lists_and_sentences_read_naturally() -> None:
         ("user\u202egnp.exe\u2066x\u2069", "usergnp.exex"),
         ("zero\u200bwidth\ufeff", "zerowidth"),
         ("half \udc80 byte", "half byte"),
-        ("10%\r50%\r100%", "10% 50% 100%"),
+        ("10%\r50%\r100%", "100%"),
         ("  many\t\n\x85 spaces ", "many spaces"),
         ("ß 日本 é ✓", "ß 日本 é ✓"),
     ],

@@ -40,7 +40,7 @@ def ssh_config(server: Sshd, *lines: str) -> str:
     return str(path)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=KINDS, scope="module")
 def transport(request: pytest.FixtureRequest) -> Iterator[Transport]:
     kind = request.param
     if kind == "local":
@@ -57,18 +57,15 @@ def transport(request: pytest.FixtureRequest) -> Iterator[Transport]:
         yield over_ssh
 
 
-@pytest.mark.parametrize("rc", [0, 1, 42, 126, 127, 130, 254, 255])
+@pytest.mark.parametrize("rc", [0, 1, 42, 127, 255])
 def test_an_exit_code_is_a_value(transport: Transport, rc: int) -> None:
     assert transport.run('exit "$1"', str(rc)).rc == rc
 
 
-@pytest.mark.parametrize(
-    "arg",
-    ["", "a b", "it's", '"', "$HOME `id` $(id)", "back\\slash\\", "two\nlines", "-n", "--", "*", "é ü 漢", "!x !!", "'; exit 9; '", "\t", "~", "#c"],
-)
-def test_an_argument_arrives_as_it_is(transport: Transport, arg: str) -> None:
-    result = transport.run('printf "%s|" "$#" "$@"', arg, "last")
-    assert result.out == f"2|{arg}|last|".encode()
+def test_arguments_arrive_as_they_are(transport: Transport) -> None:
+    args = ["", "a b", "it's", '"', "$HOME `id` $(id)", "back\\slash\\", "two\nlines\n", "-n", "--", "*", "é ü 漢", "!x !!", "'; exit 9; '", "\t", "~", "#c"]
+    result = transport.run(r'printf "%s\0" "$@"', *args)
+    assert result.out.decode().split("\0")[:-1] == args
 
 
 def test_an_argument_that_is_no_unicode_arrives_as_it_is(transport: Transport) -> None:

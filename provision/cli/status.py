@@ -27,10 +27,10 @@ def command(ctx: click.Context, targets: tuple[str, ...], connection: Connection
 
     A run is on the machine itself and needs no connection; this only reads its journal.
     """
-    from provision import run
+    from provision import prove
     from provision.cli.hosts import report_hosts
     from provision.cli.output import check_out
 
     check_out(output)
     ctx.ensure_object(Session).interrupted = "Stopped watching. What runs on the machine goes on there."
-    return report_hosts(ctx, targets, connection, output, lambda transport, progress, _ask: run.status(transport, follow, progress))
+    return report_hosts(ctx, targets, connection, output, lambda transport, progress, _ask: prove.status(transport, follow, progress))

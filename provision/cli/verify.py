@@ -45,12 +45,12 @@ def command(
     check_out(output)
     loaded = desired.load()
 
-    from provision import run
+    from provision import prove, run
     from provision.catalog import load as load_catalog
     from provision.cli.hosts import report_hosts
 
     catalog = load_catalog()
     options = run.RunOptions(timeout=timeout, steps=desired.steps(loaded))
     return report_hosts(
-        ctx, targets, connection, output, lambda transport, progress, _ask: run.verify(transport, loaded, catalog, options, progress)
+        ctx, targets, connection, output, lambda transport, progress, _ask: prove.verify(transport, loaded, catalog, options, progress)
     )

@@ -53,7 +53,7 @@ def parse(sections: Sections, host: str = "") -> Facts:
         boot_id=boot_id,
         host_time=number(line(sections, "time")),
         asked_at=number(line(sections, "asked_at")),
-        container=system.container(sections, present),
+        container=system.container(sections, present, mounts),
         wsl="/dev/dxg" in present or "microsoft" in (kernel or "").lower(),
         ostree="/run/ostree-booted" in present,
         usr_writable=system.usr_writable(mounts) if live else None,
@@ -132,7 +132,8 @@ def _with_unknown(facts: Facts, sections: Sections, more: tuple[str, ...]) -> Fa
     if facts.gpus and facts.live and facts.uid not in (0, None):
         unknown.append("nvidia_pci.vgpu")
     unknown += [name for name, section in (("units", "units"), ("locks", "locks"), ("disks", "df"), ("journal", "journal"), ("group", "group"),
-                                           ("proof", "proof"), ("cloud_init", "cloud_status")) if _unknown(sections, section)]
+                                           ("proof", "proof"), ("cloud_init", "cloud_status"))
+                if _unknown(sections, section) and not (name == "units" and facts.systemd is False)]
     return replace(facts, unknown=tuple(dict.fromkeys((*unknown, *more))))
 
 

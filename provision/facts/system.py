@@ -75,14 +75,32 @@ def os_release(sections: Sections) -> OsRelease | None:
     )
 
 
-def container(sections: Sections, present: frozenset[str]) -> str:
-    """The kind of container this is (docker, podman, lxc, …), "" for none that is known."""
+def mounts(sections: Sections) -> tuple[MountPoint, ...]:
+    """The mounts that matter, from /proc/mounts, in the kernel's order."""
+    found = []
+    for row in rows(get(sections, "mounts").text):
+        parts = row.split()
+        if len(parts) >= 4:
+            found.append(MountPoint(_unescaped(parts[0]), _unescaped(parts[1]), parts[2], tuple(parts[3].split(","))))
+    return tuple(found)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-3][0-7]{2})", lambda found: chr(int(found.group(1), 8)), text)
+
+
+def container(sections: Sections, present: frozenset[str], found: tuple[MountPoint, ...]) -> str:
+    """The kind of container this is (docker, podman, lxc, …), "" for none that is known.
+
+    Docker's mark also stays in machines whose disk was made from an image, so it does not count where / is on a disk of its own.
+    """
     named = line(sections, "container")
     if named:
         return named
     if "/run/.containerenv" in present:
         return "podman"
-    return "docker" if "/.dockerenv" in present else ""
+    on_disk = any(mount.path == "/" and re.match(r"/dev/(?:[shv]d|xvd|nvme|mmcblk)", mount.device) for mount in found)
+    return "docker" if "/.dockerenv" in present and not on_disk else ""
 
 
 def secure_boot(sections: Sections, present: frozenset[str]) -> bool | None:
@@ -96,20 +114,6 @@ def secure_boot(sections: Sections, present: frozenset[str]) -> bool | None:
     if "/sys/firmware/efi" in present:
         return False if section.text.strip() == "none" else None
     return False
-
-
-def mounts(sections: Sections) -> tuple[MountPoint, ...]:
-    """The mounts that matter, from /proc/mounts, in the kernel's order."""
-    found = []
-    for row in rows(get(sections, "mounts").text):
-        parts = row.split()
-        if len(parts) >= 4:
-            found.append(MountPoint(_unescaped(parts[0]), _unescaped(parts[1]), parts[2], tuple(parts[3].split(","))))
-    return tuple(found)
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-3][0-7]{2})", lambda found: chr(int(found.group(1), 8)), text)
 
 
 def usr_writable(found: tuple[MountPoint, ...]) -> bool | None:

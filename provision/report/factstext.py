@@ -78,7 +78,8 @@ def _docker(docker: Docker | None) -> str:
         parts.append(f"data in {docker.root_dir}" if docker.root_dir else "")
         parts.append(f"runtimes {listing(docker.runtimes)}" if docker.runtimes else "")
     elif docker.dockerd or docker.cli:
-        parts.append(f"{docker.dockerd or docker.cli} installed, " + ("could not be asked" if docker.server is None else "not running"))
+        parts.append(f"engine {docker.dockerd} installed" if docker.dockerd else f"client {docker.cli} installed")
+        parts.append("could not be asked" if docker.server is None else "not running")
         parts.append(line(docker.error, 160))
     parts.append("a snap" if docker.snap else "")
     parts.append("podman in Docker's place" if docker.podman_docker else "")

@@ -57,6 +57,7 @@ class Look:
 
 
 PLAIN = Look()
+LABEL = 10  # columns of a label in front of a text
 
 
 def wrap(text: object, look: Look, indent: int = 0, style: str = "") -> list[str]:
@@ -73,9 +74,9 @@ def hang(head: str, plain_head: str, text: object, look: Look, style: str = "") 
     return [head + lines[0][len(plain_head) :], *lines[1:]]
 
 
-def labelled(label: str, text: object, look: Look, width: int = 10, style: str = "") -> list[str]:
+def labelled(label: str, text: object, look: Look, style: str = "") -> list[str]:
     """`label` in a column of its own, the text hanging beside it."""
-    plain = f"  {label:<{width}}"
+    plain = f"  {label:<{LABEL}}"
     return hang(look.paint(plain, "dim"), plain, text, look, style)
 
 

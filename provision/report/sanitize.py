@@ -18,8 +18,9 @@ _CONTROLS = re.compile(
 )
 # The user part ends at the last @ of the authority. The second form is for a password with a raw slash in it, which is no valid URL but is
 # typed all the same; a port before the slash tells it from a path that holds an @.
+# Every repetition is bounded, so that hostile text costs no more than its length.
 _CREDENTIALS = re.compile(
-    r"""\b([a-z][a-z0-9+.-]*://)(?:[^/\s"'<>]*@|(?![^/\s:@]*:\d{1,5}/)[^/\s:@"'<>]+:[^\s@"'<>]+@)""", re.IGNORECASE
+    r"""\b([a-z][a-z0-9+.-]{0,30}://)(?:[^/\s"'<>]{0,500}@|(?![^/\s:@]{0,255}:\d{1,5}/)[^/\s:@"'<>]{1,255}:[^\s@"'<>]{1,255}@)""", re.IGNORECASE
 )
 
 LINE, BLOCK = 500, 20_000
@@ -35,15 +36,17 @@ def block(text: str, limit: int = BLOCK) -> str:
 
     Newlines stay, tabs become spaces, a carriage return starts the line anew as a terminal would show it.
     """
-    text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
-    text = re.sub(r"[^\n]*\r(?=[^\n])", "", text).replace("\t", "    ")
+    cut = len(text) > 4 * limit
+    text = _ESCAPES.sub("", text[: 4 * limit].replace("\r\n", "\n"))
+    text = "\n".join(part.rstrip("\r").rpartition("\r")[2] for part in text.split("\n")).replace("\t", "    ")
     text = redact(_CONTROLS.sub("", text))
-    return text if len(text) <= limit else text[:limit] + "…"
+    return text[:limit] + "…" if cut or len(text) > limit else text
 
 
 def line(text: object, limit: int = LINE) -> str:
-    """One line, safe for a terminal: as `block`, with all white space runs made one space."""
-    return block(" ".join(str(text).replace("\x85", " ").split()), limit)
+    """One line, safe for a terminal: as `block`, with every run of white space made one space."""
+    shown = " ".join(block(str(text), 4 * limit).split())
+    return shown if len(shown) <= limit else shown[:limit] + "…"
 
 
 def xml(text: str) -> str:

@@ -6,11 +6,12 @@ Every function takes values and returns text that ends without a newline. All wo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from provision.errors import Error
 from provision.model import Decision, GpuRow, HostReport, Item, Plan, PlatformRow
 from provision.report.describe import describe
-from provision.report.layout import PLAIN, Look, count, duration, hang, labelled, listing, wrap
+from provision.report.layout import LABEL, PLAIN, Look, count, duration, hang, labelled, listing, wrap
 from provision.report.sanitize import line
 from provision.report.verdict import plan_exit_code
 
@@ -202,15 +203,15 @@ def host_report_text(report: HostReport, look: Look = PLAIN, *, verbose: bool = 
     plan = report.after or report.before
     if report.status == "converged" and plan and not any(o.state in ("changed", "failed") for o in report.outcomes) and not verbose:
         return _nothing_to_change(report, look)
-    out = _headline(report, look)
+    out, inner = _headline(report, look), replace(look, width=look.width - LABEL)
     first = report.before or report.after
     if plan and first:
         out += _problems(plan, look)
         out += ["", *labelled("Found", f"{platform_line(first.platform)}{look.dot} {gpus_line(first.gpus, look)}", look)]
-        out += _blocked("Decided", _decisions(first.decisions, look, details=False), look)
-    out += _done(report, look)
+        out += _blocked("Decided", _decisions(first.decisions, inner, details=False), look)
+    out += _blocked("Done", _done(report, inner), look)
     out += _right(report, look)
-    out += _proof(report, look)
+    out += _blocked("Checked" if any(c.state == "failed" for c in report.checks) else "Proved", _proof(report, inner), look)
     for notice in plan.notices if plan else ():
         out += labelled("Note", notice.message, look)
     if plan and report.timings:
@@ -246,7 +247,7 @@ def _blocked(label: str, lines: list[str], look: Look) -> list[str]:
     if not lines:
         return []
     first, *rest = lines
-    return [look.paint(f"  {label:<10}", "dim") + first.lstrip(" "), *(" " * 10 + text for text in rest)]
+    return [look.paint(f"  {label:<{LABEL}}", "dim") + first[2:], *(" " * LABEL + text for text in rest)]
 
 
 def _done(report: HostReport, look: Look) -> list[str]:
@@ -265,7 +266,7 @@ def _done(report: HostReport, look: Look) -> list[str]:
         out += hang(f"  {look.mark(outcome.state)} {look.paint(label, 'bold')}  ", plain, text + seconds, look)
         if outcome.state == "changed" and item and item.why and report.before and not _told(item, report.before):
             out += wrap(sentence(item.why), look, len(plain), "dim")
-    return _blocked("Done", out, look)
+    return out
 
 
 def _right(report: HostReport, look: Look) -> list[str]:
@@ -281,8 +282,7 @@ def _proof(report: HostReport, look: Look) -> list[str]:
         label = f"{line(check.id):<{width}}"
         plain = f"  {'xx' if look.ascii and check.state != 'skipped' else 'x'} {label}  "
         out += hang(f"  {look.mark(check.state)} {label}  ", plain, check.evidence or check.state, look)
-    label = "Proved" if all(check.state != "failed" for check in report.checks) else "Checked"
-    return _blocked(label, out, look)
+    return out
 
 
 def _where(report: HostReport, look: Look) -> list[str]:

@@ -86,19 +86,27 @@ want() {
     LIST="$LIST$1$TAB$?$TAB$2$TAB$R$NL"
 }
 
-# want_all KIND PREFIX FOLDER GLOB: every file in a folder whose name is a plain one.
+# want_all KIND PREFIX FOLDER GLOB...: every file in a folder whose name is a plain one.
 want_all() {
-    at "$3" || return 0
+    kind=$1 prefix=$2 dir=$3
+    shift 3
+    at "$dir" || return 0
     folder=$R
-    if [ -d "$folder" ] && { [ ! -r "$folder" ] || [ ! -x "$folder" ]; }; then
-        LIST="${LIST}none${TAB}13${TAB}$2$3/${TAB}$folder$NL"
+    if [ ! -e "$folder" ]; then
+        why_not
+        [ $? != 2 ] || return 0
+    fi
+    if [ ! -d "$folder" ] || [ ! -r "$folder" ] || [ ! -x "$folder" ]; then
+        LIST="${LIST}none${TAB}13${TAB}$prefix$dir/${TAB}$folder$NL"
         return 0
     fi
-    for entry in "$folder"/$4; do
-        [ -e "$entry" ] || [ -L "$entry" ] || continue
-        base=${entry##*/}
-        case $base in *[!A-Za-z0-9_.+:@-]*) continue ;; esac
-        want "$1" "$2$3/$base" "$3/$base"
+    for glob in "$@"; do
+        for entry in "$folder"/$glob; do
+            [ -e "$entry" ] || [ -L "$entry" ] || continue
+            base=${entry##*/}
+            case $base in *[!A-Za-z0-9_.+:@-]*) continue ;; esac
+            want "$kind" "$prefix$dir/$base" "$dir/$base"
+        done
     done
 }
 
@@ -623,8 +631,7 @@ quick() {
     want file cloud_status /run/cloud-init/status.json
     want file cloud_result /run/cloud-init/result.json
     want file file:/etc/apt/sources.list /etc/apt/sources.list
-    want_all file file: /etc/apt/sources.list.d '*.list'
-    want_all file file: /etc/apt/sources.list.d '*.sources'
+    want_all file file: /etc/apt/sources.list.d '*.list' '*.sources'
     want_all file file: /etc/yum.repos.d '*.repo'
     want_all file file: /etc/zypp/repos.d '*.repo'
     want proxy proxy:/etc/apt/apt.conf /etc/apt/apt.conf

@@ -54,6 +54,7 @@ main() {
     DIR=$(mktemp -d) || exit 1
     trap 'rm -rf "$DIR"' EXIT
     trap 'exit 129' HUP INT TERM
+    : | say probe 0
     n=0
     while [ $# -ge 2 ]; do
         n=$((n + 1))

@@ -47,8 +47,8 @@ def log_in(transport: paramiko.Transport, host: Host, options: SshOptions) -> No
     try:
         if login.offer_keys() or login.offer_password():
             return
-        if not login.allowed:
-            login.attempt(lambda: transport.auth_none(host.user))
+        if not login.allowed and login.attempt(lambda: transport.auth_none(host.user)):
+            return  # a server that wants nothing at all
     except (paramiko.SSHException, EOFError, OSError, _HungUp) as problem:
         raise _hung_up(login, problem) from problem
     finally:

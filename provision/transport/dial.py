@@ -64,6 +64,7 @@ class Proxy:
 
     def __init__(self, command: str) -> None:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
+        self._last_words = ""
         self.socket, theirs = socket.socketpair()
         with theirs:
             # The user's own command from the user's own file, run by a shell as ssh does.
@@ -73,7 +74,10 @@ class Proxy:
 
     @property
     def said(self) -> str:
-        with contextlib.suppress(OSError, ValueError):
+        """The end of its standard error, on one line."""
+        if self._stderr.closed:
+            return self._last_words
+        with contextlib.suppress(OSError):
             size = self._stderr.seek(0, os.SEEK_END)
             self._stderr.seek(max(0, size - 400))
             return " ".join(self._stderr.read().decode("utf-8", "replace").split())
@@ -88,7 +92,7 @@ class Proxy:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        # `said` is asked for before this
+        self._last_words = self.said
         self._stderr.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 from provision.transport.errors import KeyFileError, SshConfigError
@@ -160,13 +160,8 @@ def _proxy(found: Lookup, options: SshOptions, depth: int, through: Optional[lis
     if depth >= _MAX_JUMPS:
         raise SshConfigError(f"ProxyJump of {found.original_host} goes round in a circle.", "Give the jump host 'ProxyJump none'.")
     *before, last = [parse_target(re.sub(r"^ssh://", "", hop)) for hop in hops]
-    jump = resolve(last, options, depth + 1, [str(hop) for hop in before] or None)
-    if (jump.host, jump.port) == (found.host, found.remote_port):  # `Host *` with a ProxyJump, seen from the jump host itself
+    seen = read(last, options.config_file)
+    if (seen.host, seen.remote_port) == (found.host, found.remote_port):  # `Host *` with a ProxyJump, seen from the jump host itself
         return None, ()
-    return None, (*jump.jumps, _without_jumps(jump))
-
-
-def _without_jumps(host: Host) -> Host:
-    import dataclasses
-
-    return dataclasses.replace(host, jumps=())
+    jump = resolve(last, options, depth + 1, [str(hop) for hop in before] or None)
+    return None, (*jump.jumps, replace(jump, jumps=()))

@@ -1,4 +1,4 @@
-"""Test doubles of Docker's own packages. They say that they are doubles; a real engine comes from the distribution."""
+"""Test doubles of Docker's own packages. They say that they are doubles and hold no engine."""
 
 from __future__ import annotations
 
@@ -51,22 +51,15 @@ if [ -d /run/systemd/system ]; then
 fi"""
 
 
-def docker_debs(suite: str, wrapping_docker_io: bool) -> list[Deb]:
-    """Return all versions of Docker's packages for one suite.
-
-    With `wrapping_docker_io` they hold no programs and depend on the distribution's docker.io, so that a real engine
-    comes with them. The vendor's own conflict with docker.io; a double that wraps it cannot.
-    """
+def docker_debs(suite: str) -> list[Deb]:
+    """Return all versions of Docker's packages for one suite: shells without an engine, in conflict with the
+    distribution's packages as the vendor's are. `engine` has those with one."""
     tail = SUITES[suite]
     debs: list[Deb] = []
     for number in ENGINE:
-        version = f"5:{number}-1~{tail}"
-        debs += _engine(version, number, wrapping_docker_io)
+        debs += _engine(f"5:{number}-1~{tail}", number)
     for number in CONTAINERD:
-        conflicts = "" if wrapping_docker_io else "containerd, runc"
-        debs.append(
-            Deb("containerd.io", f"{number}-1~{tail}", conflicts=conflicts, provides=conflicts, section="devel")
-        )
+        debs.append(Deb("containerd.io", f"{number}-1~{tail}", conflicts="containerd, runc", provides="containerd, runc"))
     for name, numbers in (("buildx", BUILDX), ("compose", COMPOSE)):
         for number in numbers:
             script = PLUGIN.format(double=DOUBLE, version=number, name=name)
@@ -75,34 +68,27 @@ def docker_debs(suite: str, wrapping_docker_io: bool) -> list[Deb]:
     return debs
 
 
-def _engine(version: str, number: str, wrapping: bool) -> list[Deb]:
+def _engine(version: str, number: str) -> list[Deb]:
     texts = {"double": DOUBLE, "version": number}
-    daemon_files: dict[str, str] = {}
-    client_files: dict[str, str] = {}
-    if not wrapping:
-        daemon_files = {
-            "usr/bin/dockerd": DAEMON.format(**texts),
-            "usr/lib/systemd/system/docker.service": UNIT.format(**texts),
-        }
-        client_files = {"usr/bin/docker": CLIENT.format(**texts)}
-    # bookworm's docker.io holds the client too; later suites have it in docker-cli.
     return [
         Deb(
             "docker-ce",
             version,
-            depends="containerd.io (>= 1.7.27), docker-ce-cli" + (", docker.io" if wrapping else ""),
+            depends="containerd.io (>= 1.7.27), docker-ce-cli",
             recommends="docker-ce-rootless-extras, docker-buildx-plugin, docker-compose-plugin",
-            conflicts="" if wrapping else "docker.io, docker-engine",
-            files=daemon_files,
-            postinst="" if wrapping else START,
+            conflicts="docker.io, docker-engine",
+            files={
+                "usr/bin/dockerd": DAEMON.format(**texts),
+                "usr/lib/systemd/system/docker.service": UNIT.format(**texts),
+            },
+            postinst=START,
         ),
         Deb(
             "docker-ce-cli",
             version,
-            depends="docker-cli | docker.io" if wrapping else "",
             recommends="docker-buildx-plugin, docker-compose-plugin",
-            conflicts="" if wrapping else "docker.io, docker-cli",
-            files=client_files,
+            conflicts="docker.io, docker-cli",
+            files={"usr/bin/docker": CLIENT.format(**texts)},
         ),
         Deb("docker-ce-rootless-extras", version, depends="docker-ce"),
     ]

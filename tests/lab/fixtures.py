@@ -66,9 +66,9 @@ def vendor_server(vendors: Vendors) -> Iterator[FileServer]:
 
 @pytest.fixture(scope="session")
 def engine_vendors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vendors]:
-    """The same, but Docker's doubles bring the distribution's real engine."""
+    """The same, but Docker's doubles hold the distribution's real engine."""
     folder = tmp_path_factory.mktemp("engine-vendors")
-    with available(lambda: publish(folder, docker_ce_wrapping_docker_io=True)) as published:
+    with available(lambda: publish(folder, real_engine=True)) as published:
         yield published
 
 

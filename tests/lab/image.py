@@ -47,7 +47,7 @@ def debian_image(suite: str, extra: Sequence[str] = ()) -> Image:
     """
     packages: list[str] = [*PACKAGES, *extra]
     public = [key.with_suffix(".pub").read_text() for key in (lab_keys().client, lab_keys().host)]
-    recipe = [suite, packages, DISK, INITRD_MODULES, FILES, tree.SUDOERS, tree.MASKED, public, 1]
+    recipe = [suite, packages, DISK, INITRD_MODULES, FILES, tree.SUDOERS, tree.MASKED, tree.SSHD, tree.NO_PENALTIES, public, 2]
     folder = built_once("images", f"{suite}-{recipe_hash(recipe)}", lambda work: _build(work, suite, packages))
     return Image(suite, folder / "disk.raw", folder / "vmlinuz", folder / "initrd")
 

@@ -25,7 +25,7 @@ PASS_ON = ("Content-Type", "Content-Length", "Last-Modified", "ETag", "Location"
 
 
 class CachingProxy:
-    """An HTTP proxy on 127.0.0.1 (or a given listening socket) that keeps immutable files in `folder`.
+    """An HTTP proxy at `address` that keeps immutable files in `folder`.
 
     `tls_hosts` are fetched by https although the client asked by http. Use it as a context manager.
     """
@@ -34,16 +34,12 @@ class CachingProxy:
         self,
         folder: Optional[Path] = None,
         tls_hosts: Iterable[str] = (),
-        listening: Optional[socket.socket] = None,
+        address: str = "127.0.0.1",
     ) -> None:
         self.folder = folder or cache_root() / "proxy"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tls_hosts = frozenset(tls_hosts)
-        self._server = _Server(("127.0.0.1", 0), _Handler, bind_and_activate=listening is None)
-        if listening is not None:
-            self._server.socket.close()
-            self._server.socket = listening
-            self._server.server_address = listening.getsockname()
+        self._server = _Server((address, 0), _Handler)
         self._server.lab = self
         self.host = str(self._server.server_address[0])
         self.port = int(self._server.server_address[1])

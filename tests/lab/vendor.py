@@ -7,6 +7,7 @@ apt that reads them are real.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.lab.debs import Deb, build_deb
 from tests.lab.doubles_docker import docker_debs
 from tests.lab.doubles_driver import driver_debs
 from tests.lab.doubles_toolkit import toolkit_debs
+from tests.lab.engine import engine_packages
 from tests.lab.gpus import A10G, Gpu
 
 # The folder of each vendor below the served one; a playbook's `mirrors:` names take its place of honour.
@@ -78,20 +80,23 @@ def publish(
     root: Path,
     *,
     suites: Sequence[str] = ("trixie", "bookworm"),
-    docker_ce_wrapping_docker_io: bool = False,
+    real_engine: bool = False,
     gpus: Sequence[Gpu] = (A10G,),
     driver_dkms: bool = False,
 ) -> Vendors:
     """Build and sign everything below `root` (about five seconds).
 
-    docker_ce_wrapping_docker_io: Docker's doubles bring the distribution's real engine (see doubles_docker).
+    real_engine: Docker's doubles hold the distribution's real engine (see engine); else they are empty shells.
     driver_dkms: the driver's doubles build a real, tiny kernel module by DKMS (see doubles_driver).
     Raises LabUnavailable (gpg, dpkg-deb, apt-ftparchive missing), LabError.
     """
     keys = {name: SigningKey(f"{name} test double <{name}@invalid>") for name in PLACES}
     vendors = Vendors(root, tuple(suites), keys)
     for suite in suites:
-        add_docker(vendors, suite, docker_debs(suite, docker_ce_wrapping_docker_io))
+        shells = docker_debs(suite)
+        engine = engine_packages(suite) if real_engine else []
+        named = {path.name.split("_")[0] for path in engine}
+        add_docker(vendors, suite, [deb for deb in shells if deb.name not in named], engine)
     add_toolkit(vendors, toolkit_debs())
     drivers = driver_debs(gpus, driver_dkms)
     for suite in suites:
@@ -99,11 +104,13 @@ def publish(
     return vendors
 
 
-def add_docker(vendors: Vendors, suite: str, debs: Iterable[Deb]) -> None:
-    """Add packages to one suite of Docker's repository and sign it anew."""
+def add_docker(vendors: Vendors, suite: str, debs: Iterable[Deb], ready: Iterable[Path] = ()) -> None:
+    """Add packages, also `ready` .deb files, to one suite of Docker's repository and sign it anew."""
     base = vendors.root / PLACES["docker"] / "linux/debian"
     pool = f"dists/{suite}/pool/stable/amd64"
     _build(debs, base / pool)
+    for path in ready:
+        shutil.copy(path, base / pool)
     index_packages(base, pool, base / f"dists/{suite}/stable/binary-amd64")
     fields = {"Origin": "Docker", "Label": "Docker CE", "Suite": suite, "Codename": suite}
     write_release(

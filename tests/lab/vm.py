@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import os
 import shutil
-import signal
 import socket
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Callable, Optional
 
-from tests.lab.cache import cache_root
 from tests.lab.image import Image
 from tests.lab.keys import lab_keys
 from tests.lab.need import LabError
 from tests.lab.proxy import CachingProxy
 from tests.lab.qemu import TCG, accelerator, find_qemu
 from tests.lab.qmp import qmp
+from tests.lab.rundir import new_run_folder, remember
 from tests.lab.sshcli import Result, Ssh
 
 BOOT_SECONDS = 240.0
@@ -45,14 +41,13 @@ class VM:
         forwards: Optional[dict[int, int]] = None,
         append: str = "",
     ) -> None:
-        _end_strays()
         self.image = image
         self.memory = memory
         self.cpus = cpus
         self.append = append
         self.qemu = find_qemu()
         self.accel = accelerator(self.qemu, image)
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=str(_run_folder())))
+        self.folder = new_run_folder()
         self.disk = self.folder / "disk.qcow2"
         self.console = self.folder / "console.log"
         self.forwards = {guest: port or _free_port() for guest, port in (forwards or {}).items()}
@@ -170,7 +165,7 @@ class VM:
             *["-accel", self.accel, "-machine", "q35", "-cpu", cpu],
             *["-m", str(self.memory), "-smp", str(self.cpus), "-nodefaults", "-display", "none"],
             *["-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd)],
-            *["-append", f"root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off {self.append}".strip()],
+            *["-append", f"root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off no_timer_check {self.append}".strip()],
             *["-drive", f"file={self.disk},if=virtio,cache=unsafe,discard=unmap"],
             *["-device", "virtio-rng-pci"],
             *["-nic", "user,model=virtio-net-pci,ipv6=off," + ",".join(forwards)],
@@ -187,7 +182,7 @@ class VM:
                 stderr=log,
                 start_new_session=True,
             )
-        (self.folder / "pid").write_text(str(self._process.pid))
+        remember(self.folder, self._process.pid)
         atexit.register(self.stop)
 
 
@@ -196,26 +191,7 @@ def emulated(vm: VM) -> bool:
     return vm.accel == TCG
 
 
-def _run_folder() -> Path:
-    folder = cache_root() / "run"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _end_strays() -> None:
-    """End the machines of test runs that were killed before they could stop them."""
-    for folder in _run_folder().iterdir():
-        owner = folder.name.split("-")[0]
-        if not owner.isdigit() or Path(f"/proc/{owner}").exists():
-            continue
-        with contextlib.suppress(OSError, ValueError):
-            pid = int((folder / "pid").read_text())
-            if str(folder) in Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"):
-                os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(folder, ignore_errors=True)

@@ -26,8 +26,9 @@ runner() { # STATE RUN OWNER
     done
     printf '%s\n' "$runner_rc" >"$DIR/result.new"
     sync "$DIR/events" "$DIR/log" "$DIR/result.new" 2>/dev/null || sync
-    mv -f "$DIR/result.new" "$DIR/result"
+    # the lock first: whoever sees the result may start the next stage at once
     guarded lock_drop
+    mv -f "$DIR/result.new" "$DIR/result"
 }
 
 limit_log() { # PID: while it lives, a log that has grown beyond 20 MB starts again

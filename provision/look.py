@@ -1,0 +1,122 @@
+"""Looking at a host and deciding: the probe, the question whether sources can be reached, and the plan made of both. Nothing is changed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from provision import reach
+from provision.capture import split
+from provision.catalog import Catalog
+from provision.errors import ProbeFailed
+from provision.facts import parse
+from provision.model import Facts, Plan, Reach
+from provision.plan import Step, plan, watched, watched_disks
+from provision.playbook import Loaded
+from provision.probe import probe_args, probe_script
+from provision.progress import Progress
+from provision.spec import Spec
+from provision.transport import Transport
+
+PROBE_TIMEOUT = 180.0
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlhost" / "keys"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the user allows. `reboot`: ask, allow, never. `ask` puts a question to the user; None where nobody is there to answer.
+
+    `timeout` bounds one stage, in seconds. `self_command` starts the same run again after a reboot of this machine. `offline` asks
+    no source whether it can be reached.
+    """
+
+    yes: bool = False
+    reboot: str = "ask"
+    lock_wait: int | None = None
+    offline: bool = False
+    timeout: float | None = None
+    ask: Callable[[str], bool] | None = None
+    self_command: tuple[str, ...] = ()
+    cache: Path = field(default_factory=_cache)
+    steps: Sequence[Step] = ()
+
+
+@lru_cache(maxsize=1)
+def _reach_text() -> str:
+    return (resources.files("provision") / "scripts" / "reach.sh").read_text(encoding="utf-8")
+
+
+def observe(transport: Transport, spec: Spec, steps: Sequence[Step] = ()) -> tuple[bytes, Facts]:
+    """Run the probe: one connection, one command. Returns the raw capture and the facts. Raises ProbeFailed, Unreachable, SudoError kinds."""
+    mark = secrets.token_hex(8)
+    args = probe_args(mark, asked_at=int(time.time()), paths=watched(spec, steps), disks=watched_disks(spec))
+    result = transport.run(probe_script(), *args, sudo=True, timeout=PROBE_TIMEOUT)
+    try:
+        return result.out, parse(split(result.out, mark))
+    except ProbeFailed as error:
+        said = result.err.decode(errors="replace").strip().splitlines()
+        raise ProbeFailed(
+            f"{transport.name}: {error.message}{' It said: ' + said[-1][:200] if said else ''}", error.fix
+        ) from None
+
+
+def capture_root(root: str, arch: str | None, spec: Spec) -> bytes:
+    """The raw capture of an unpacked system under `root`; no command of this machine's system answers for it."""
+    from provision.transport.local import LocalTransport
+
+    mark = secrets.token_hex(8)
+    args = probe_args(mark, root=root, arch=arch or os.uname().machine, paths=watched(spec), disks=watched_disks(spec))
+    with LocalTransport() as here:
+        return here.run(probe_script(), *args, timeout=PROBE_TIMEOUT).out
+
+
+def ask_reach(transport: Transport, spec: Spec, asked: Sequence[tuple[str, str]]) -> Mapping[str, Reach]:
+    mark = secrets.token_hex(8)
+    words = [word for pair in asked for word in pair]
+    result = transport.run(reach.script(_reach_text(), spec.proxy), mark, *words, sudo=True, timeout=180)
+    return reach.parse(result.out, asked, mark)
+
+
+def plan_of(
+    transport: Transport, loaded: Loaded, catalog: Catalog, options: RunOptions, progress: Progress
+) -> tuple[Facts, Plan]:
+    """Look at the host and decide. Where something is to be fetched, the host is asked whether it can reach the sources, and the plan made with that."""
+    progress.stage(transport.name, "looking")
+    _, facts = observe(transport, loaded.spec, options.steps)
+    return decide(transport, facts, loaded.spec, catalog, options, progress)
+
+
+def decide(
+    transport: Transport, facts: Facts, spec: Spec, catalog: Catalog, options: RunOptions, progress: Progress
+) -> tuple[Facts, Plan]:
+    decided = plan(facts, spec, catalog, options.steps)
+    # Twice at most: a source that cannot be reached may make way for another.
+    for _ in range(2):
+        unasked = [url for url in decided.urls if url not in facts.reach]
+        if not unasked or options.offline:
+            break
+        progress.stage(transport.name, "asking for the package sources")
+        answers = ask_reach(transport, spec, [("head", url) for url in unasked])
+        facts = replace(facts, reach={**facts.reach, **answers})
+        decided = plan(facts, spec, catalog, options.steps)
+    return facts, decided
+
+
+def plan_from_capture(raw: bytes, loaded: Loaded, catalog: Catalog, steps: Sequence[Step] = ()) -> tuple[Facts, Plan]:
+    """Decide from a capture alone; no host is asked anything."""
+    facts = parse(split(raw))
+    return facts, plan(facts, loaded.spec, catalog, steps)
+
+
+def facts_of(transport: Transport, spec: Spec, catalog: Catalog) -> tuple[bytes, Facts]:
+    """The raw capture of a host and its facts."""
+    return observe(transport, spec)
