@@ -9,10 +9,32 @@ from typing import Any
 
 PATH = "/etc/docker/daemon.json"
 
-# Keys the daemon takes over on SIGHUP; every other one needs a restart. Source: moby daemon/reload.go (29.x).
+# Keys the daemon takes over on SIGHUP; every other one needs a restart. Source: moby daemon/reload.go (29.x). `features` is read on SIGHUP too, but
+# the image store and CDI are set up only at the start.
 RELOADABLE = frozenset(
-    ["debug", "labels", "live-restore", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts", "shutdown-timeout", "default-stop-timeout", "insecure-registries", "registry-mirrors", "runtimes", "default-runtime", "default-shm-size", "default-ipc-mode", "default-cgroupns-mode", "authorization-plugins", "network-diagnostic-port", "nri-opts"]
+    (
+        "authorization-plugins",
+        "debug",
+        "default-cgroupns-mode",
+        "default-ipc-mode",
+        "default-runtime",
+        "default-shm-size",
+        "default-stop-timeout",
+        "insecure-registries",
+        "labels",
+        "live-restore",
+        "max-concurrent-downloads",
+        "max-concurrent-uploads",
+        "max-download-attempts",
+        "network-diagnostic-port",
+        "nri-opts",
+        "registry-mirrors",
+        "runtimes",
+        "shutdown-timeout",
+    )
 )
+# Lists that are sets in meaning: what the user has there is kept behind what is wanted. Any other list is one value and replaced whole.
+SETS = frozenset(("insecure-registries", "registry-mirrors"))
 
 
 class Malformed(ValueError):
@@ -60,23 +82,43 @@ def _no_constant(name: str) -> Any:
     raise Malformed(f"{name} is not JSON")
 
 
-def _merged(old: Any, new: Any) -> Any:
-    if isinstance(old, dict) and isinstance(new, Mapping):
-        result = dict(old)
-        for key, value in new.items():
-            result[key] = _merged(result[key], value) if key in result else value
-        return result
-    return new
+def overlay(old: Any, new: Any) -> Any:
+    """`new` over `old`: mappings are merged deeply, the old keys first and in their order; anything else is replaced."""
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return new
+    result = dict(old)
+    for key, value in new.items():
+        result[key] = overlay(result[key], value) if key in result else value
+    return result
+
+
+def _union(old: Any, new: Any) -> Any:
+    """Every wanted entry, then the others that are there; `old` itself where nothing is missing. Docker adds a slash to a mirror's URL."""
+    if not isinstance(old, list) or not isinstance(new, list):
+        return new
+    there, wanted = ([str(entry).rstrip("/") for entry in entries] for entries in (old, new))
+    if set(wanted) <= set(there):
+        return old
+    return new + [entry for entry, name in zip(old, there) if name not in wanted]
 
 
 def merge(text: str, wanted: Mapping[str, Any]) -> Merge:
-    """Merge `wanted` into the file's text: mappings are merged deeply, other values replaced, all other keys kept in their order.
+    """Merge `wanted` into the file's text: mappings are merged deeply, `SETS` united, other values replaced, all other keys kept in their order.
 
-    Nothing changed in meaning gives the same text back, byte for byte. Raises Malformed for a text Docker would not accept.
+    The options of a log driver go with it when it is replaced, as another one would refuse them. Nothing changed in meaning gives the same
+    text back, byte for byte. Raises Malformed for a text Docker would not accept.
     """
     old = parse(text)
-    new = _merged(old, wanted)
-    changed = tuple(key for key in new if key not in old or old[key] != new[key])
+    start = dict(old)
+    if "log-driver" in wanted and old.get("log-driver", wanted["log-driver"]) != wanted["log-driver"]:
+        start.pop("log-opts", None)
+    new = overlay(start, {key: _union(old.get(key), value) if key in SETS else value for key, value in wanted.items()})
+    changed = tuple(key for key in new if key not in old or not _same(old[key], new[key]))
     if not changed:
         return Merge(text, ())
     return Merge(json.dumps(new, indent=4, ensure_ascii=False) + "\n", changed)
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Equal as JSON: to Python `true` is 1."""
+    return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)

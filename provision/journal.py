@@ -121,7 +121,13 @@ def follow(run_id: str, *, events: int = 0, log: int = 0, state: str = STATE) ->
     """The text that tells how a run goes on, from these byte offsets of its events and its log (`Reader.events`, `Reader.log`)."""
     functions = _functions("lock", "follow")
     return template(
-        "journal/follow.sh.j2", functions=functions, run=_checked(run_id), state=state, events=int(events), log=int(log), mark=_mark(run_id)
+        "journal/follow.sh.j2",
+        functions=functions,
+        run=_checked(run_id),
+        state=state,
+        events=int(events),
+        log=int(log),
+        mark=_mark(run_id),
     )
 
 
@@ -146,7 +152,9 @@ class Reader:
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > _LONGEST:
-            raise JournalError(f"The host sent a line of more than {_LONGEST} bytes.", "Is something else writing to the connection?")
+            raise JournalError(
+                f"The host sent a line of more than {_LONGEST} bytes.", "Is something else writing to the connection?"
+            )
         for line in lines:
             yield from self._line(line)
 
@@ -162,8 +170,7 @@ class Reader:
         elif letter == "L":
             self._waiting.append(LogLine(plain(rest)))
         elif letter == "O":
-            events, log = rest.split("\t")
-            self.events, self.log = int(events), int(log)
+            self.events, self.log = _offsets(rest)
             yield from self._waiting
             self._waiting.clear()
         elif letter == "K":
@@ -180,6 +187,15 @@ class Reader:
             yield Refusal(plain(rest))
         elif letter == "H":
             yield Heartbeat()
+
+
+def _offsets(text: str) -> tuple[int, int]:
+    events, _, log = text.partition("\t")
+    if not (events.isdigit() and log.isdigit()):
+        raise JournalError(
+            f"The host's answer is not understood: {plain(text)!r}.", "Is something else writing to the connection?"
+        )
+    return int(events), int(log)
 
 
 def parse_event(line: str) -> Event | None:

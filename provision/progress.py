@@ -253,12 +253,12 @@ def _one(row: _Row) -> Table:
     text = Text().append(_spinner(), "cyan").append(f" {row.status or row.stage}", "bold")
     if row.step:
         text.append(f": {row.step}")
-    text.append(f"  {_elapsed(row)}", "dim")
-    table = Table.grid(expand=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    table.add_row(text)
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
+    table.add_column(no_wrap=True, justify="right")
+    table.add_row(text, Text(_elapsed(row), "dim"))
     if row.last:
-        table.add_row(Text(f"  {row.last}", "dim"))
+        table.add_row(Text(f"  {row.last}", "dim"), "")
     return table
 
 

@@ -18,6 +18,7 @@ from provision.run import Clock
 from provision.spec import Spec
 from provision.steps.smoke import STEP as SMOKE
 from provision.transport import Transport
+from provision.transport.errors import SudoPasswordNeeded
 
 STATUS_OF_EXIT = {4: "unreachable", 5: "unsupported"}
 
@@ -32,6 +33,8 @@ def verify(transport: Transport, loaded: Loaded, catalog: Catalog, options: RunO
         clock.add("look", began)
         decided = plan(facts, loaded.spec, catalog, options.steps)
         report = _judged(transport, decided, progress, clock)
+    except SudoPasswordNeeded:
+        raise
     except Error as error:
         report = HostReport(
             transport.name,
@@ -139,6 +142,8 @@ def status(transport: Transport, follow: bool, progress: Progress) -> HostReport
                 f"; proved {proof.get('time', '?')} with Docker {proof.get('docker', '?')} and {proof.get('gpus', '0') or 0} GPUs"
             )
         return HostReport(transport.name, state, code, timings=clock.timings(), message=message)
+    except SudoPasswordNeeded:
+        raise
     except Error as error:
         return HostReport(
             transport.name,

@@ -92,7 +92,9 @@ def smoke_script(smoke: actions.Smoke, *, write_proof: bool = False) -> Sh:
     It changes nothing but the image it makes or pulls and, with `write_proof`, the proof in `/var/lib/mlhost`.
     """
     prelude = "\n".join(_fragment(name) for name in ("prelude.sh", "actions/smoke.sh", "actions/verify.sh"))
-    return template("verify.sh.j2", prelude=Sh(prelude), smoke=_call("verify", "yes" if write_proof else "no", *_smoke_words(smoke)))
+    return template(
+        "verify.sh.j2", prelude=Sh(prelude), smoke=_call("verify", "yes" if write_proof else "no", *_smoke_words(smoke))
+    )
 
 
 def _items_of_stage(plan: Plan) -> list[Item]:
@@ -123,7 +125,8 @@ def _apt_repository(action: actions.AptRepository) -> _Bodies:
     if action.key is not None:
         if not action.key.text:
             raise RenderError(
-                f"The signing key of {action.name} has not been fetched ({action.key.url}).", "Fetch and compare it before the script is made."
+                f"The signing key of {action.name} has not been fetched ({action.key.url}).",
+                "Fetch and compare it before the script is made.",
             )
         checks.append(_has(action.key.path, action.key.text, "0644", "root:root"))
         puts.append(_put(action.key.path, "0644", "root:root", action.key.text))

@@ -22,9 +22,11 @@ from provision.playbook import Loaded
 from provision.progress import Progress
 from provision.reboot import ask as ask_reboot
 from provision.reboot import continue_unit, reboot_and_wait
+from provision.report.describe import describe
 from provision.spec import Spec
 from provision.steps.smoke import STEP as SMOKE
 from provision.transport import Transport
+from provision.transport.errors import SudoPasswordNeeded
 
 # Enough for: a run of somebody else's, stage, reboot, stage, proof; more means that the host does not settle.
 MAX_STAGES = 6
@@ -83,6 +85,9 @@ def setup(transport: Transport, loaded: Loaded, catalog: Catalog, options: RunOp
     work = _Work(transport, loaded, catalog, options, progress, clock)
     try:
         report = work.until_settled()
+    except SudoPasswordNeeded:
+        # Whoever called may ask for it and try again.
+        raise
     except Error as error:
         report = work.failed(error)
     progress.done(transport.name, report)
@@ -174,7 +179,7 @@ class _Work:
         script = render.stage(ready, run_id=run_id, lock_wait=_lock_wait(self.spec, self.options))
         self.progress.stage(self.transport.name, "working")
         began = time.monotonic()
-        titles = {item.id: item.why for item in ready.items}
+        titles = {item.id: describe(item.action) for item in ready.items if item.action is not None}
         try:
             followed = apply(
                 self.transport, script, run_id, _owner(), digest(decided), titles, self.progress, self.options.timeout

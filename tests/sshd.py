@@ -33,6 +33,7 @@ mount -t overlay overlay -o lowerdir=/etc,upperdir={d}/etc/upper,workdir={d}/etc
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /home
 mkdir /run/sshd
+install -m 644 {d}/authorized_keys /etc/ssh/authorized_keys_of_the_test
 {setup}
 exec {command}
 """
@@ -123,12 +124,12 @@ def running_sshd(
     user_key = make_key(directory / "user_key")
     (directory / "authorized_keys").write_text(f"{public(user_key)}\n")
     port = port or free_port()
-    lines = [
-        *options,
+    said = {line.split()[0].lower() for line in options}
+    defaults = [
         f"Port {port}",
         "ListenAddress 127.0.0.1",
         *(f"HostKey {key}" for key in keys),
-        f"AuthorizedKeysFile {directory}/authorized_keys",
+        f"AuthorizedKeysFile {'/etc/ssh/authorized_keys_of_the_test' if world else f'{directory}/authorized_keys'}",
         "StrictModes no",
         "PasswordAuthentication no",
         "KbdInteractiveAuthentication no",
@@ -138,6 +139,7 @@ def running_sshd(
         "MaxStartups 100",
         "LogLevel VERBOSE",
     ]
+    lines = [*options, *(line for line in defaults if line.split()[0].lower() not in said)]
     config = directory / "sshd_config"
     config.write_text("\n".join(lines) + "\n")
     if subprocess.run([program, "-t", "-f", str(config), "-o", "PerSourcePenalties=no"], capture_output=True, check=False).returncode == 0:
@@ -170,8 +172,7 @@ def can_have_a_world() -> bool:
     """Whether this machine lets us make a private mount namespace with an overlay in it."""
     if os.geteuid() != 0 or not shutil.which("unshare"):
         return False
-    probe = "mkdir -p /tmp/.world && mount -t tmpfs t /tmp/.world && mkdir /tmp/.world/u /tmp/.world/w && "
-    probe += "mount -t overlay o -o lowerdir=/etc,upperdir=/tmp/.world/u,workdir=/tmp/.world/w /etc"
+    probe = "mount -t tmpfs t /run && mkdir /run/u /run/w && mount -t overlay o -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w /etc"
     return subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
 
 

@@ -442,17 +442,23 @@ def test_a_file_system_without_inodes_has_none():
 # ---------------------------------------------------------------- the journal
 
 BOOT = captures.fresh("debian12")["boot_id"].text
-LOCK = f"run=r2\npid=812\nstart=4711\nboot={BOOT}\nowner=ann@laptop\nsince=1795399000\n"
+LOCK = f"run=r2\npid=812\nstart=4711\nboot={BOOT}\nowner=ann@laptop\nsince=1795399000\nhost=fresh\n"
+SCRIPT = LOCK.replace("812", "813")
 STAT = "812 (a) b) S 1 812 812 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 2 3"
 
 
-def journal(lock: str = LOCK, stat: str | None = STAT, result: str | None = None) -> Facts:
+def journal(*, lock: str = LOCK, script: str = "", stats: tuple[str, ...] = (STAT,), result: str | None = None, end: str = "") -> Facts:
     sections = captures.fresh("debian12")
     sections["journal"] = captures.ok()
-    sections["journal_lock"] = captures.ok(lock)
-    sections["journal_holder"] = Section(2, "") if stat is None else captures.ok(stat)
-    sections["run:r2:meta"] = captures.ok("digest=d\nowner=bob\n")
+    sections["journal_lock"] = captures.ok(lock) if lock else Section(2, "")
+    for stat in stats:
+        sections[f"proc:{stat.split(' ')[0]}"] = captures.ok(stat)
+    sections["run:r2:meta"] = captures.ok("run=r2\nowner=ann@laptop\ndigest=d\n")
     sections["run:r2:result"] = Section(2, "") if result is None else captures.ok(result)
+    sections["run:r2:runner"] = captures.ok(LOCK)
+    sections["run:r2:script"] = captures.ok(script) if script else Section(2, "")
+    if end:
+        sections["run:r2:end"] = captures.ok(end)
     return parse(sections)
 
 
@@ -462,28 +468,59 @@ def test_a_run_whose_process_lives_is_running():
     assert (run.id, run.state, run.owner, run.since, run.pid, run.digest) == ("r2", "running", "ann@laptop", "1795399000", 812, "d")
 
 
-@pytest.mark.parametrize("facts", [
-    {"stat": None}, {"stat": STAT.replace("4711", "4712")}, {"lock": LOCK.replace(BOOT, "another-boot")}, {"stat": "garbage"}, {"stat": ") ) )"},
+def test_a_run_whose_runner_was_killed_goes_on_while_its_script_lives():
+    run = journal(script=SCRIPT, stats=(STAT.replace("812", "813"),)).run
+    assert run is not None
+    assert run.state == "running"
+
+
+@pytest.mark.parametrize("changed", [
+    {"stats": ()}, {"stats": (STAT.replace("4711", "4712"),)}, {"stats": ("812 garbage",)}, {"stats": ("812 ) ) )",)},
 ])
-def test_a_lock_whose_process_is_another_one_or_gone_is_a_lost_run(facts):
-    found = journal(**facts)
+def test_a_lock_whose_process_is_another_one_or_gone_is_a_lost_run(changed):
+    found = journal(**changed)
     assert found.run is not None
     assert found.run.state == "lost"
     assert found.last_run == found.run
 
 
+def test_a_process_of_another_boot_is_another_process():
+    sections = captures.fresh("debian12")
+    sections |= {"journal": captures.ok(), "journal_lock": captures.ok(LOCK.replace(BOOT, "before")), "proc:812": captures.ok(STAT)}
+    run = parse(sections).run
+    assert run is not None
+    assert run.state == "lost"
+
+
 def test_a_lock_left_over_from_a_finished_run_holds_nothing():
-    found = journal(stat=None, result="state=done\nrc=0\n")
+    found = journal(stats=(), result="0\n")
     assert found.run is None
     assert found.last_run is not None
     assert (found.last_run.state, found.last_run.rc) == ("done", 0)
 
 
-@pytest.mark.parametrize(("result", "state", "code"), [("rc=0\n", "done", 0), ("rc=100\n", "failed", 100), ("0\n", "done", 0), ("state=reboot\nrc=0\n", "reboot", 0), ("", "failed", None)])
+@pytest.mark.parametrize(("result", "state", "code"), [("100\n", "failed", 100), ("0\n", "done", 0), ("75\n", "reboot", 75), ("76\n", "reboot", 76), ("", "failed", 1)])
 def test_the_end_of_a_run(result, state, code):
-    last = journal(stat=None, result=result).last_run
+    last = journal(lock="", stats=(), result=result).last_run
     assert last is not None
     assert (last.state, last.rc) == (state, code)
+
+
+def test_a_script_that_came_to_its_end_without_its_runner_is_not_lost():
+    last = journal(lock="", stats=(), end="1795399020\tend\t-\t75").last_run
+    assert last is not None
+    assert (last.state, last.rc) == ("reboot", 75)
+    lost = journal(lock="", stats=(), end="1795399020\tchanged\tdocker/packages\t").last_run
+    assert lost is not None
+    assert lost.state == "lost"
+
+
+@pytest.mark.parametrize("name", ["journal", "journal_lock", "journal_runs"])
+def test_a_journal_that_could_not_be_read_is_unknown(name):
+    sections = captures.fresh("debian12")
+    sections["journal"] = captures.ok()
+    sections[name] = Section(13, "")
+    assert "journal" in parse(sections).unknown
 
 
 # ---------------------------------------------------------------- the whole

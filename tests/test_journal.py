@@ -41,7 +41,9 @@ def state(tmp_path: Path) -> Iterator[str]:
 
 
 def script(body: str) -> Sh:
-    return Sh(f'#!/bin/sh\nevent() {{ printf \'%s\\t%s\\t%s\\t%s\\n\' "$(date +%s)" "$@" >>"$MLHOST_EVENTS"; }}\nmain() {{\n{body}\n}}\nmain </dev/null\n')
+    return Sh(
+        f'#!/bin/sh\nevent() {{ printf \'%s\\t%s\\t%s\\t%s\\n\' "$(date +%s)" "$@" >>"$MLHOST_EVENTS"; }}\nmain() {{\n{body}\n}}\nmain </dev/null\n'
+    )
 
 
 def call(shell: list[str], text: str) -> tuple[int, bytes]:
@@ -144,6 +146,15 @@ def test_starting_the_same_run_again_follows_it_and_does_not_run_it_twice(shell:
     assert Path(f"{state}/count").read_text() == "x\n"
 
 
+def test_launches_of_the_same_run_at_the_same_time_all_follow_the_one(shell: list[str], state: str) -> None:
+    text = journal.launch(script(f"echo x >>{state}/count; sleep 1; exit 6"), run_id="r1", owner="me", state=state)
+    processes = [opened(shell, text) for _ in range(4)]
+    for process in processes:
+        out, _ = process.communicate(timeout=60)
+        assert list(journal.Reader("r1").feed(out))[-1] == journal.Ended(6)
+    assert Path(f"{state}/count").read_text() == "x\n"
+
+
 def test_a_runner_that_was_killed_is_lost_and_does_not_block_the_next_run(shell: list[str], state: str) -> None:
     process = opened(shell, journal.launch(script("echo $$; sleep 60"), run_id="r1", owner="me", state=state))
     reader = journal.Reader("r1")
@@ -167,7 +178,9 @@ def test_a_script_that_outlives_its_runner_keeps_the_lock_and_its_end_is_told(sh
     reader = journal.Reader("r1")
     read_until(process, reader, journal.LogLine)
     wait_for(Path(state) / "runs/r1/script")
-    os.kill(int(dict(line.split("=", 1) for line in (Path(state) / "runs/r1/runner").read_text().splitlines())["pid"]), signal.SIGKILL)
+    os.kill(
+        int(dict(line.split("=", 1) for line in (Path(state) / "runs/r1/runner").read_text().splitlines())["pid"]), signal.SIGKILL
+    )
     assert call(shell, journal.launch(script("true"), run_id="r2", owner="me", state=state))[0] == journal.LOCKED
     Path(f"{state}/go").touch()
     assert process.stdout is not None
@@ -223,7 +236,9 @@ def test_a_state_folder_that_is_a_link_is_refused(shell: list[str], state: str, 
     Path(state).symlink_to(tmp_path / "elsewhere")
     code, out = call(shell, journal.launch(script("true"), run_id="r1", owner="me", state=state))
     assert code == 1
-    assert list(journal.Reader("r1").feed(out)) == [journal.Refusal(f"{state} is a symbolic link; it must be a directory of root")]
+    assert list(journal.Reader("r1").feed(out)) == [
+        journal.Refusal(f"{state} is a symbolic link; it must be a directory of root")
+    ]
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -264,7 +279,9 @@ def test_a_request_to_stop_lets_the_item_finish(shell: list[str], state: str) ->
     process = opened(shell, journal.launch(Sh(text), run_id="r1", owner="me", state=state))
     reader = journal.Reader("r1")
     frames = read_until(process, reader, journal.LogLine)
-    os.kill(int(dict(line.split("=", 1) for line in (Path(state) / "runs/r1/runner").read_text().splitlines())["pid"]), signal.SIGTERM)
+    os.kill(
+        int(dict(line.split("=", 1) for line in (Path(state) / "runs/r1/runner").read_text().splitlines())["pid"]), signal.SIGTERM
+    )
     assert process.stdout is not None
     frames += reader.feed(process.stdout.read())
     process.communicate()
@@ -298,11 +315,15 @@ def test_what_was_not_confirmed_before_the_wire_broke_is_not_handed_out() -> Non
     assert (reader.events, reader.log) == (7, 0)
 
 
+def test_an_offset_that_is_none_is_refused() -> None:
+    with pytest.raises(journal.JournalError, match="not understood"):
+        list(journal.Reader("r").feed(b"@@mlhost journal r\nO\tx\n"))
+
+
 def test_an_endless_line_is_refused() -> None:
     reader = journal.Reader("r")
     with pytest.raises(journal.JournalError, match="a line of more than"):
-        for _ in range(40):
-            list(reader.feed(b"x" * 65536))
+        list(reader.feed(b"x" * (1 << 21)))
 
 
 def test_escape_sequences_never_reach_the_terminal() -> None:
@@ -310,7 +331,17 @@ def test_escape_sequences_never_reach_the_terminal() -> None:
 
 
 def test_outcomes_tell_times_reasons_and_what_was_never_finished() -> None:
-    lines = ["1\tbegin\t-\tx", "2\tstart\ta\twhy", "3.5\tchanged\ta\t", "4\tstart\tb\t", "5\twait\tb\tapt", "6\tfailed\tb\tno space", "6\tskipped\tc\tb failed", "7\tstart\td\t", "half"]
+    lines = [
+        "1\tbegin\t-\tx",
+        "2\tstart\ta\twhy",
+        "3.5\tchanged\ta\t",
+        "4\tstart\tb\t",
+        "5\twait\tb\tapt",
+        "6\tfailed\tb\tno space",
+        "6\tskipped\tc\tb failed",
+        "7\tstart\td\t",
+        "half",
+    ]
     events = [event for line in lines if (event := journal.parse_event(line))]
     assert [(outcome.id, outcome.state, outcome.seconds, outcome.detail) for outcome in journal.outcomes(events)] == [
         ("a", "changed", 1.5, ""),
@@ -330,5 +361,7 @@ def test_the_texts_are_clean(tmp_path: Path) -> None:
         pytest.skip("the program shellcheck is missing")
     (tmp_path / "launch.sh").write_text(journal.launch(script("true"), run_id="r1", owner="a'b", known_run="r0"))
     (tmp_path / "follow.sh").write_text(journal.follow("r1"))
-    done = subprocess.run(["shellcheck", "-s", "sh", *map(str, tmp_path.glob("*.sh"))], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["shellcheck", "-s", "sh", *map(str, tmp_path.glob("*.sh"))], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout

@@ -105,9 +105,9 @@ FULL = {
     "etc/nvidia-container-runtime/config.toml": "[nvidia-container-cli]\nno-cgroups = true\n",
     "usr/bin/dockerd": "#!/bin/sh\nexit 1\n",
     "var/lib/mlhost/proof": "image=embedded\ngpus=2\n",
-    "var/lib/mlhost/runs/20261101T000000Z-aa/meta": "owner=ann\nsince=1790000000\ndigest=abc\n",
-    "var/lib/mlhost/runs/20261101T000000Z-aa/result": "state=failed\nrc=100\n",
-    "var/lib/mlhost/runs/20261001T000000Z-bb/result": "state=done\nrc=0\n",
+    "var/lib/mlhost/runs/20261101T000000Z-aa/meta": "run=x\nowner=ann\ndigest=abc\n",
+    "var/lib/mlhost/runs/20261101T000000Z-aa/result": "100\n",
+    "var/lib/mlhost/runs/20261001T000000Z-bb/result": "0\n",
     **gpu("0000:17:00.0", driver="nvidia"),
     **gpu("0000:65:00.0", device="27b8", config=vgpu_config()),
     **gpu("0000:05:00.0", device="22a3", pci_class="068000"),
@@ -403,6 +403,28 @@ def test_what_docker_says_when_it_refuses_is_kept(shell, own_run, tmp_path):
     assert (docker.server, docker.error) == ("", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.")
 
 
+def test_a_program_installed_after_docker_started_counts_though_its_file_is_older(shell, own_run, tmp_path):
+    """A package's files keep the time they were built at; only the change time tells when they came."""
+    stub(tmp_path / "bin", "systemctl", "exit 1")
+    if "-cnewer" not in subprocess.run(["find", "--help"], capture_output=True, text=True, check=False).stdout:
+        pytest.skip("this machine's find knows no -cnewer")
+    folder = "/etc/systemd/system/docker.service.d"
+    script = (
+        f"mount -t tmpfs tmpfs /etc/systemd && mkdir -p {folder} && touch {folder}/x.conf; "
+        "sleep 0.05; echo 1 >/run/docker.pid; sleep 0.05; "
+        'mkdir -p /run/mlhost; "$@"'
+    )
+    before = in_own_run(own_run, script, str(tmp_path / "bin"), shell).docker
+    late = script.replace("mkdir -p /run/mlhost;", f"touch {folder}/x.conf; touch -d 2001-01-01 {folder}/x.conf;")
+    after = in_own_run(own_run, late, str(tmp_path / "bin"), shell).docker
+    reloaded = late.replace('"$@"', 'sleep 0.05; mkdir -p /run/mlhost; touch /run/mlhost/docker.loaded; "$@"')
+    reread = in_own_run(own_run, reloaded, str(tmp_path / "bin"), shell).docker
+    assert before is not None
+    assert after is not None
+    assert reread is not None
+    assert (before.started_before, after.started_before, reread.started_before) == ((), (f"{folder}/x.conf",), ())
+
+
 def test_who_holds_dpkgs_lock_is_named(shell):
     lock = Path("/var/lib/dpkg/lock-frontend")
     if os.getuid() != 0 or not lock.exists():
@@ -448,6 +470,42 @@ def test_the_script_is_clean_shell():
 def test_the_script_is_one_function_called_on_the_last_line():
     lines = probe_script().rstrip().splitlines()
     assert lines[-1] == 'main "$@" </dev/null 2>/dev/null'
+
+
+@pytest.mark.parametrize("awk", ["mawk", "gawk", "original-awk", "busybox"])
+def test_every_awk_gives_the_same_answer(awk, tmp_path):
+    real, usual = shutil.which(awk), shutil.which("awk")
+    if not real or not usual:
+        pytest.skip(f"{awk} is not installed")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "awk").symlink_to(real)
+    args = probe_args(MARK, root=str(tree(tmp_path / "root", FULL)), arch="x86_64")
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    assert ask(["sh"], *args, env=env) == ask(["sh"], *args)
+
+
+def test_a_host_that_has_only_busybox_is_read(tmp_path):
+    busybox = shutil.which("busybox")
+    if not busybox:
+        pytest.skip("busybox is not installed")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        (programs / name).symlink_to(busybox)
+    script = probe_script().replace(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin\n", "\n")
+    for root in (["--root", str(tree(tmp_path / "root", FULL))], []):
+        done = subprocess.run([busybox, "sh", "-s", "--", MARK, *root], input=script.encode(), capture_output=True, check=False, timeout=30, env={"PATH": str(programs)})
+        facts = parse(split(done.stdout, MARK))
+        assert facts.os.id
+        if root:
+            assert facts.daemon_json_sha256
+            assert sorted(facts.packages or {}) == ["broken", "docker-ce", "dpkg", "libnvidia-compute-580"]
+            if (programs / "base64").exists():
+                assert facts.keyrings == {"/etc/apt/keyrings/docker.asc": KEY}
+        else:
+            assert facts.kernel == os.uname().release
+            assert facts.disks["/"].total_kb > 0
 
 
 def test_without_base64_keys_come_as_hex(tmp_path):

@@ -135,7 +135,12 @@ def test_many_hosts_at_once_lose_no_event(kind: str) -> None:
     stream = io.StringIO()
     progress: Display = PlainProgress(targets, stream) if kind == "plain" else screen(targets)[0]
     with progress:
-        threads = [threading.Thread(target=lambda name=name: [play(progress, name) for _ in range(20)]) for name in targets]
+
+        def many(name: str) -> None:
+            for _ in range(20):
+                play(progress, name)
+
+        threads = [threading.Thread(target=many, args=(name,)) for name in targets]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -18,7 +18,13 @@ from provision.sh import Sh
 
 STUBS = Path(__file__).parent / "stubs"
 PLATFORM = PlatformRow("debian", "12", "bookworm", "debian", "x86_64", None)
-KEY = actions.Key("docker", "https://download.docker.com/linux/debian/gpg", ("9DC8",), "/etc/apt/keyrings/docker.asc", b"-- a key, not really --\n")
+KEY = actions.Key(
+    "docker",
+    "https://download.docker.com/linux/debian/gpg",
+    ("9DC8",),
+    "/etc/apt/keyrings/docker.asc",
+    b"-- a key, not really --\n",
+)
 REPOSITORY = actions.AptRepository(
     "docker",
     "/etc/apt/sources.list.d/docker.sources",
@@ -75,7 +81,12 @@ class Host:
             "MLHOST_PATIENCE": "3",
         }
         done = subprocess.run(
-            [*self.shell, str(self.folder / "script.sh")], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False
+            [*self.shell, str(self.folder / "script.sh")],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+            check=False,
         )
         self.log = done.stdout.decode(errors="replace")
         parsed = [parse_event(line) for line in journal.read_text().splitlines()]
@@ -158,7 +169,9 @@ ALL_KINDS = (
     actions.Service("nvidia-persistenced.service", optional=True),
     actions.KernelModule(("nvidia",), ("nouveau",)),
     actions.GroupMember("bob", "docker"),
-    actions.Command('test -e "$MLHOST_ROOT/etc/own"', 'printf %s "$WORD" >"$MLHOST_ROOT/etc/own"; exit 0', env=(("WORD", "two words"),)),
+    actions.Command(
+        'test -e "$MLHOST_ROOT/etc/own"', 'printf %s "$WORD" >"$MLHOST_ROOT/etc/own"; exit 0', env=(("WORD", "two words"),)
+    ),
     actions.Smoke("embedded", 2, "cdi"),
 )
 
@@ -199,7 +212,11 @@ def test_the_shell_fragments_are_clean_on_their_own() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("the program shellcheck is missing")
     scripts = Path(render.__file__).parent / "scripts"
-    files = [str(scripts / "prelude.sh"), *map(str, sorted((scripts / "actions").glob("*.sh"))), *map(str, sorted(STUBS.iterdir()))]
+    files = [
+        str(scripts / "prelude.sh"),
+        *map(str, sorted((scripts / "actions").glob("*.sh"))),
+        *map(str, sorted(STUBS.iterdir())),
+    ]
     done = subprocess.run(["shellcheck", "-s", "sh", "-e", "SC2034", *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[:5000]
 
@@ -215,8 +232,10 @@ def test_only_items_to_be_changed_are_rendered_and_none_after_a_reboot() -> None
 
 
 def test_a_key_that_was_not_fetched_is_refused_with_its_address() -> None:
-    missing = actions.AptRepository("docker", "/etc/apt/sources.list.d/d.sources", "x", actions.Key("d", KEY.url, ("A",), KEY.path))
-    with pytest.raises(render.RenderError, match="has not been fetched .*download.docker.com"):
+    missing = actions.AptRepository(
+        "docker", "/etc/apt/sources.list.d/d.sources", "x", actions.Key("d", KEY.url, ("A",), KEY.path)
+    )
+    with pytest.raises(render.RenderError, match=r"has not been fetched .*download\.docker\.com"):
         script(missing)
 
 
@@ -253,7 +272,10 @@ def test_a_run_id_that_is_no_file_name_is_refused() -> None:
 def test_the_proxy_is_environment_and_not_an_argument() -> None:
     text = script(*ALL_KINDS, proxy="http://user:p'w@proxy:3128", no_proxy="localhost")
     lines = [line.strip() for line in text.splitlines() if "@proxy" in line]
-    assert lines == ["""http_proxy='http://user:p'"'"'w@proxy:3128' && export http_proxy""", """https_proxy='http://user:p'"'"'w@proxy:3128' && export https_proxy"""]
+    assert lines == [
+        """http_proxy='http://user:p'"'"'w@proxy:3128' && export http_proxy""",
+        """https_proxy='http://user:p'"'"'w@proxy:3128' && export https_proxy""",
+    ]
 
 
 # ---------------------------------------------------------------- all kinds, twice
@@ -346,9 +368,29 @@ def test_a_reboot_ends_the_stage_and_is_done_when_the_boot_id_has_changed(host: 
 
 def test_a_run_that_is_asked_to_stop_ends_between_items(host: Host) -> None:
     stopper = actions.Command('test -e "$MLHOST_STOP"', ': >"$MLHOST_STOP"')
-    text = script(stopper, actions.File("/etc/a", "a")).replace("ROOT=${MLHOST_ROOT:-}", f"export MLHOST_STOP={host.folder}/stop; ROOT=${{MLHOST_ROOT:-}}", 1)
+    text = script(stopper, actions.File("/etc/a", "a")).replace(
+        "ROOT=${MLHOST_ROOT:-}", f"export MLHOST_STOP={host.folder}/stop; ROOT=${{MLHOST_ROOT:-}}", 1
+    )
     assert host.run(text) == 1
     assert host.states() == ["changed", "skipped"]
+
+
+def test_by_hand_the_script_does_not_run_beside_a_run_of_the_journal(host: Host) -> None:
+    host.write("/var/lib/mlhost/lock", f"run=r0\npid={os.getpid()}\nowner=ann\n")
+    (host.folder / "x.sh").write_text(script(actions.File("/etc/x", "x")))
+    env = {"PATH": host.path, "STUB": str(host.stub), "MLHOST_ROOT": str(host.root)}
+    done = subprocess.run([*host.shell, str(host.folder / "x.sh")], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "owner=ann" in done.stderr
+    assert not host.has("/etc/x")
+
+
+def test_a_state_folder_that_is_a_link_is_refused(host: Host) -> None:
+    (host.root / "var/lib").mkdir(parents=True)
+    (host.root / "var/lib/mlhost").symlink_to(host.folder)
+    assert host.run(script(actions.File("/etc/x", "x"))) == 1
+    assert "symbolic link" in host.log
+    assert not host.has("/etc/x")
 
 
 # ---------------------------------------------------------------- apt
@@ -357,7 +399,10 @@ def test_a_run_that_is_asked_to_stop_ends_between_items(host: Host) -> None:
 @pytest.mark.parametrize(
     ("says", "rc"),
     [
-        ("Err:1 https://download.docker.com bookworm InRelease\n  404  Not Found\nE: The repository has no Release file.\n", "100"),
+        (
+            "Err:1 https://download.docker.com bookworm InRelease\n  404  Not Found\nE: The repository has no Release file.\n",
+            "100",
+        ),
         ("W: GPG error: https://download.docker.com bookworm InRelease: NO_PUBKEY 7EA0A9C3F273FCD8\n", "0"),
         ("W: Failed to fetch https://download.docker.com/x  Could not resolve\nW: Some index files failed to download.\n", "0"),
     ],
@@ -417,7 +462,10 @@ def test_nothing_that_the_plan_does_not_name_is_removed(host: Host) -> None:
 
 
 def test_apts_own_complaint_is_the_reason(host: Host) -> None:
-    host.knows("install.says", "E: You don't have enough free space in /var/cache/apt/archives/.\nE: Sub-process x returned an error code (1)\n")
+    host.knows(
+        "install.says",
+        "E: You don't have enough free space in /var/cache/apt/archives/.\nE: Sub-process x returned an error code (1)\n",
+    )
     host.knows("install.rc", "100")
     assert host.run(script(actions.Packages((actions.Package("docker-ce"),)))) == 1
     assert host.detail() == "apt failed: E: You don't have enough free space in /var/cache/apt/archives/."
@@ -433,7 +481,9 @@ def test_an_interrupted_dpkg_is_repaired_first(host: Host) -> None:
     host.knows("audit", "The following packages are only half configured\n")
     assert host.run(script(actions.Packages((actions.Package("docker-ce"),)))) == 0, host.log
     assert any("<--configure>" in call for call in host.calls("dpkg"))
-    assert [event.detail for event in host.events if event.kind == "note"] == ["dpkg was interrupted before; running dpkg --configure -a"]
+    assert [event.detail for event in host.events if event.kind == "note"] == [
+        "dpkg was interrupted before; running dpkg --configure -a"
+    ]
 
 
 def test_the_holder_of_apts_lock_is_named_and_waited_for(host: Host) -> None:
@@ -475,7 +525,9 @@ def test_cloud_init_is_waited_for_but_not_for_ever(host: Host) -> None:
 
 
 def restart_docker() -> actions.Service:
-    return actions.Service("docker.service", act="restart", newer_than=(DAEMON,), stamps=("/run/docker.pid",), restore=DAEMON, probe="docker info")
+    return actions.Service(
+        "docker.service", act="restart", newer_than=(DAEMON,), stamps=("/run/docker.pid",), restore=DAEMON, probe="docker info"
+    )
 
 
 def merge(host: Host, before: str, after: str) -> actions.JsonMerge:
@@ -608,7 +660,7 @@ def test_a_group_that_does_not_exist_is_made(host: Host) -> None:
 
 
 def proof(host: Host) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in host.read("/var/lib/mlhost/proof").splitlines())  # type: ignore[misc]
+    return dict(line.split("=", 1) for line in host.read("/var/lib/mlhost/proof").splitlines())
 
 
 def with_docker(host: Host, *gpus: str) -> None:
@@ -619,9 +671,15 @@ def with_docker(host: Host, *gpus: str) -> None:
 
 @pytest.mark.parametrize(
     ("request_by", "arguments"),
-    [("cdi", "<--device> <nvidia.com/gpu=all>"), ("gpus", "<--gpus> <all>"), ("runtime", "<--runtime=nvidia> <-e> <NVIDIA_VISIBLE_DEVICES=all>")],
+    [
+        ("cdi", "<--device> <nvidia.com/gpu=all>"),
+        ("gpus", "<--gpus> <all>"),
+        ("runtime", "<--runtime=nvidia> <-e> <NVIDIA_VISIBLE_DEVICES=all>"),
+    ],
 )
-def test_gpus_are_asked_for_in_the_way_that_was_decided_and_the_proof_is_kept(host: Host, request_by: str, arguments: str) -> None:
+def test_gpus_are_asked_for_in_the_way_that_was_decided_and_the_proof_is_kept(
+    host: Host, request_by: str, arguments: str
+) -> None:
     with_docker(host, "GPU-1", "GPU-2")
     assert host.run(script(actions.Smoke("embedded", 2, request_by))) == 0, host.log
     runs = [call for call in host.calls("docker") if "<run>" in call]
@@ -706,3 +764,17 @@ def test_verify_names_the_layer_that_is_broken(host: Host) -> None:
     host.knows("gpus.inside", "")
     code, lines = verify(host, actions.Smoke("embedded", 1, "cdi"))
     assert (code, lines[-1][:3]) == (1, ["check", "container", "failed"])
+
+
+@pytest.mark.docker
+def test_on_a_real_engine_the_image_made_from_this_machine_runs(tmp_path: Path) -> None:
+    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        pytest.skip("no Docker Engine answers on this machine")
+    for shell in ("dash", "bash", "busybox sh"):
+        (tmp_path / "verify.sh").write_text(render.smoke_script(actions.Smoke("embedded", 0)))
+        done = subprocess.run([*shell.split(), str(tmp_path / "verify.sh")], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert [line.split("\t")[:3] for line in done.stdout.splitlines()] == [
+            ["check", "docker", "ok"],
+            ["check", "container", "ok"],
+        ]

@@ -138,6 +138,18 @@ def test_a_second_run_is_one_line_with_the_proof() -> None:
     assert "nvidia-smi in a container sees 8 GPUs" in text
 
 
+def test_a_machine_without_a_gpu_is_said_to_have_none_in_the_one_line_too() -> None:
+    checks = (Check("container", "ok", "a container ran"), Check("gpus", "skipped", "there is no NVIDIA GPU on this machine"))
+    text = host_report_text(replace(samples.SAME_REPORT, checks=checks))
+    assert text == "root@gpu-7: nothing to change — a container ran; there is no NVIDIA GPU on this machine (0.4 s)"
+
+
+def test_one_reason_for_all_decisions_is_told_once() -> None:
+    same = Decision("refuse", "Plan 9 is not supported")
+    text = plan_text(replace(samples.UNSUPPORTED, decisions={"docker": same, "driver": same, "smoke": same}))
+    assert text.count("Plan 9 is not supported") == 1
+
+
 def test_a_run_without_a_plan_is_told_by_its_message() -> None:
     assert host_report_text(HostReport("gpu-7", "running", 0, message="run 7 of ada goes on")) == "gpu-7: run 7 of ada goes on"
 

@@ -125,7 +125,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def entrypoint() -> NoReturn:
     """The program `mlhost`."""
-    sys.exit(main())
+    code = main()
+    if code == INTERRUPTED:
+        # Threads may still be at work for other hosts, and Python can abort where one of them is writing while it shuts down.
+        os._exit(code)
+    sys.exit(code)
 
 
 def _usage_hint(error: click.ClickException) -> str:

@@ -131,13 +131,15 @@ def _with_unknown(facts: Facts, sections: Sections, more: tuple[str, ...]) -> Fa
         unknown.append("nvidia.on_disk")
     if facts.gpus and facts.live and facts.uid not in (0, None):
         unknown.append("nvidia_pci.vgpu")
-    unknown += [name for name, section in (("units", "units"), ("locks", "locks"), ("disks", "df"), ("journal", "journal"), ("group", "group"),
+    unknown += [name for name, section in (("units", "units"), ("locks", "locks"), ("disks", "df"), ("group", "group"),
                                            ("proof", "proof"), ("cloud_init", "cloud_status"))
                 if _unknown(sections, section) and not (name == "units" and facts.systemd is False)]
+    if journal.unknown(sections):
+        unknown.append("journal")
     return replace(facts, unknown=tuple(dict.fromkeys((*unknown, *more))))
 
 
 def _unknown(sections: Sections, name: str) -> bool:
     if name not in sections:
-        return name in ("units", "locks", "df", "journal", "group")
+        return name in ("units", "locks", "df", "group")
     return sections[name].rc not in (0, ABSENT)

@@ -61,6 +61,9 @@ def _heading(name: str, rest: str, look: Look) -> list[str]:
 
 
 def _decisions(decisions: Mapping[str, Decision], look: Look, details: bool) -> list[str]:
+    if len({(d.action, d.why) for d in decisions.values()}) == 1 < len(decisions):
+        # One reason for all, such as a system that is not supported.
+        decisions = {"all": next(iter(decisions.values()))}
     out = []
     name_width = max((len(line(name)) for name in decisions), default=0)
     action_width = max((len(line(d.action)) for d in decisions.values()), default=0)
@@ -234,7 +237,7 @@ def _headline(report: HostReport, look: Look) -> list[str]:
 
 
 def _nothing_to_change(report: HostReport, look: Look) -> str:
-    proof = "; ".join(line(check.evidence) for check in report.checks if check.state == "ok" and check.evidence)
+    proof = "; ".join(line(check.evidence) for check in report.checks if check.state != "failed" and check.evidence)
     total = sum(timing.seconds for timing in report.timings)
     head = f"{line(report.target)}: nothing to change"
     painted = f"{look.paint(line(report.target), 'bold')}: {look.paint('nothing to change', 'green')}"

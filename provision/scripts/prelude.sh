@@ -164,14 +164,21 @@ begin() { # RUN HOST
     umask 022
     PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 APT_LISTCHANGES_FRONTEND=none
-    export PATH LC_ALL DEBIAN_FRONTEND NEEDRESTART_SUSPEND APT_LISTCHANGES_FRONTEND
-    unset IFS
+    # this machine's own engine, whatever the caller's environment or Docker context says
+    HOME=${HOME:-/root} DOCKER_HOST=unix:///var/run/docker.sock
+    export PATH LC_ALL DEBIAN_FRONTEND NEEDRESTART_SUSPEND APT_LISTCHANGES_FRONTEND HOME DOCKER_HOST
+    unset IFS DOCKER_CONTEXT
     if [ -z "$ROOT" ] && [ "$(id -u)" != 0 ]; then
         printf 'This script sets up the whole machine: run it as root (sudo sh FILE).\n' >&2
         return 1
     fi
     if [ -L "$STATE" ]; then
         printf '%s is a symbolic link; it must be a directory of root.\n' "$STATE" >&2
+        return 1
+    fi
+    begin_other=$(sed -n 's/^pid=//p' "$STATE/lock" 2>/dev/null)
+    if [ -z "${MLHOST_EVENTS:-}" ] && [ -n "$begin_other" ] && kill -0 "$begin_other" 2>/dev/null; then
+        printf 'A run of mlhost is under way here (%s). Wait for it, then run this again.\n' "$(tr '\n' ' ' <"$STATE/lock")" >&2
         return 1
     fi
     mkdir -p "$STATE" || return 1

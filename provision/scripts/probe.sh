@@ -10,7 +10,7 @@
 
 NL='
 '
-TAB=$(printf '\t')
+TAB='	'
 
 # frame NAME RC: the head of a section. emit NAME RC TEXT: a whole one.
 frame() { printf '@@%s %s %s\n' "$MARK" "$1" "$2"; }
@@ -318,48 +318,80 @@ keys() {
     done
 }
 
-# journal: what mlhost left on this machine. Its folder is root's.
+# holders FILE...: the processes that these files of the journal name, each as the kernel's line about it.
+holders() {
+    for holder in "$@"; do
+        state "$holder" || continue
+        pid=''
+        while IFS='=' read -r key V; do
+            [ "$key" != pid ] || pid=$V
+        done <"$R"
+        case $pid in '' | *[!0-9]*) continue ;; esac
+        case $seen in *" $pid "*) continue ;; esac
+        seen="$seen$pid "
+        one "proc:$pid" "/proc/$pid/stat"
+    done
+}
+
+# journal: what mlhost left on this machine. Most of it is root's.
 journal() {
-    at /var/lib/mlhost
+    top=/var/lib/mlhost
+    at "$top"
     if [ ! -e "$R" ]; then why_not; emit journal $? ''; return; fi
     if [ ! -r "$R" ] || [ ! -x "$R" ]; then emit journal 13 ''; return; fi
     emit journal 0 ''
-    want file journal_lock /var/lib/mlhost/lock
-    want file proof /var/lib/mlhost/proof
-    pid='' run=''
-    if [ -n "$LIVE" ] && state /var/lib/mlhost/lock; then
-        while IFS='=' read -r key V; do
-            case $key in pid) pid=$V ;; run) run=$V ;; esac
-        done <"$R"
-        case $pid in '' | *[!0-9]*) ;; *) one journal_holder "/proc/$pid/stat" ;; esac
-    fi
-    newest=''
-    at /var/lib/mlhost/runs
+    want file journal_lock "$top/lock"
+    want file proof "$top/proof"
+    newest='' run='' seen=' '
+    at "$top/runs"
+    if [ -d "$R" ] && { [ ! -r "$R" ] || [ ! -x "$R" ]; }; then emit journal_runs 13 ''; fi
+    # The names begin with the time.
     for entry in "$R"/*; do
         base=${entry##*/}
-        case $base in *[!A-Za-z0-9_.-]*) continue ;; esac
+        case $base in *[!A-Za-z0-9_.-]* | *.new) continue ;; esac
         [ ! -d "$entry" ] || newest=$base
     done
+    if [ -n "$LIVE" ] && state "$top/lock"; then
+        while IFS='=' read -r key V; do
+            [ "$key" != run ] || run=$V
+        done <"$R"
+        holders "$top/lock"
+    fi
     for base in "$newest" "$run"; do
         case $base in '' | *[!A-Za-z0-9_.-]* | .*) continue ;; esac
-        want file "run:$base:meta" "/var/lib/mlhost/runs/$base/meta"
-        want file "run:$base:result" "/var/lib/mlhost/runs/$base/result"
+        for name in meta result runner script; do
+            want file "run:$base:$name" "$top/runs/$base/$name"
+        done
+        [ -z "$LIVE" ] || holders "$top/runs/$base/runner" "$top/runs/$base/script"
+        # A script that came to its end without its runner has said so itself.
+        at "$top/runs/$base"
+        if [ ! -e "$R/result" ] && state "$top/runs/$base/events"; then
+            TEXT=$(tail -n 1 "$R")
+            emit "run:$base:end" $? "$TEXT"
+        fi
         [ "$newest" != "$run" ] || break
     done
 }
 
+# rootless: daemons that users run for themselves or, where its programs are installed, have set up.
 rootless() {
+    unit=.config/systemd/user/docker.service
     TEXT=''
     if [ -n "$LIVE" ]; then
-        for path in /run/user/*/docker.sock; do
-            [ ! -S "$path" ] || TEXT="$TEXT$path$NL"
+        for entry in /run/user/*/docker.sock; do
+            [ ! -S "$entry" ] || TEXT="$TEXT$entry$NL"
         done
+        if find_program dockerd-rootless.sh; then
+            # Homes may be on a file server that is gone.
+            TEXT=$TEXT$(bounded 5 sh -c "ls -d /home/*/$unit")
+        fi
+        emit rootless 0 "$TEXT"
+        return
     fi
     at /home
-    for entry in "$R"/*/.config/systemd/user/docker.service; do
+    for entry in "$R"/*/"$unit"; do
         [ -e "$entry" ] || continue
-        entry=${entry#"$R"}
-        TEXT="$TEXT/home$entry$NL"
+        TEXT="$TEXT/home${entry#"$R"}$NL"
     done
     emit rootless 0 "$TEXT"
 }
@@ -408,6 +440,8 @@ disks() {
         count=$((count - 1))
     done
     emit disk_paths 0 "$TEXT"
+    # Only a path that somebody named may be on a file server that is gone.
+    [ $# -gt 2 ] || P_timeout=''
     TEXT=$(bounded 10 df -Pk "$@")
     emit df $? "$TEXT"
     TEXT=$(bounded 10 df -Pi "$@")
@@ -526,7 +560,7 @@ driver() {
         if [ -n "$P_modinfo" ]; then
             TEXT=$(modinfo nvidia 2>&1) || TEXT=$(modinfo nvidia-current 2>&1)
             rc=$?
-            TEXT=$(printf '%s\n' "$TEXT" | sed -n -e '/^alias:/d' -e '/^parm:/d' -e '/^firmware:/d' -e '1,40p')
+            TEXT=$(printf '%s\n' "$TEXT" | sed -n -e '/^alias:/d' -e '/^parm:/d' -e '/^firmware:/d' -e '/^[a-z_]*:/p')
             emit modinfo "$rc" "$TEXT"
         else
             emit modinfo 127 ''
@@ -621,7 +655,6 @@ quick() {
     libraries
     keys
     journal
-    rootless
     want file os_release /etc/os-release
     want file os_release_vendor /usr/lib/os-release
     want cmdline cmdline /proc/cmdline
@@ -748,10 +781,15 @@ main() {
     if [ -n "$LIVE" ]; then
         emit probe 0 "schema=1${NL}mode=live"
         cd /
-        ID=$(id -u)
+        ID=''
+        while read -r key _ V _; do
+            [ "$key" != Uid: ] || { ID=$V; break; }
+        done </proc/self/status
+        [ -n "$ID" ] || ID=$(id -u)
         emit uid $? "$ID"
-        TEXT=$(uname -m)
-        emit arch $? "$TEXT"
+        # Since Linux 6.1.
+        line /proc/sys/kernel/arch || V=$(uname -m)
+        emit arch $? "$V"
         TEXT=$(date +%s)
         emit time $? "$TEXT"
         [ -z "$ASKED" ] || emit asked_at 0 "$ASKED"
@@ -770,18 +808,16 @@ main() {
     # Each part writes into a pipe while the next one runs, so the slow programs run side by side without a file.
     # shellcheck disable=SC2086 # split on purpose: one path a line
     if [ -n "$LIVE" ]; then
-        docker_info </dev/null | {
-            { units; driver; } </dev/null | {
-                IFS=' '"$TAB$NL"
-                packages "$NAMED" </dev/null | { quick; newer; set -f; IFS=$NL; paths $PATHS; IFS=$NL; disks $DISKS; cat; }
-                cat
-            }
+        { units; rootless; docker_info; driver; } </dev/null | {
+            IFS=' '"$TAB$NL"
+            packages "$NAMED" </dev/null | { quick; newer; set -f; IFS=$NL; paths $PATHS; IFS=$NL; disks $DISKS; cat; }
             cat
         }
         [ -z "$DEEP" ] || deep
     else
         IFS=' '"$TAB$NL"
         quick
+        rootless
         packages "$NAMED"
         set -f
         IFS=$NL

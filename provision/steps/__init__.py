@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from provision.catalog import Catalog
-from provision.model import Decision, Facts, Item, Notice, Problem
+from provision.model import OK, REFUSED, Decision, Facts, Item, Notice, Problem, State
 from provision.rows import Platform
 from provision.spec import Spec
 
@@ -27,7 +27,8 @@ class Context:
 
 @dataclass(frozen=True)
 class Result:
-    """What one step decided. `daemon` are keys it wants in Docker's daemon.json; `urls` what the host must be able to reach for its changes."""
+    """What one step decided. `daemon` are keys it wants in Docker's daemon.json; `urls` what the host must be able to reach for its changes;
+    `restart` says, in words, what of its changes Docker only sees when it is started anew."""
 
     items: tuple[Item, ...] = ()
     decisions: Mapping[str, Decision] = field(default_factory=dict)
@@ -35,3 +36,19 @@ class Result:
     notices: tuple[Notice, ...] = ()
     daemon: Mapping[str, Any] = field(default_factory=dict)
     urls: tuple[str, ...] = ()
+    restart: str = ""
+
+
+def settled(step: str, identifier: str, kind: str, why: str, state: State, phase: int) -> Item:
+    """An item that is as it should be."""
+    return Item(identifier, step, kind, OK, why, state, state, phase=phase)
+
+
+def refused(step: str, kind: str, problem: Problem, phase: int, expected: State | None = None) -> Item:
+    """The item that a problem stands in the way of; it has the problem's id and says its message."""
+    return Item(problem.id, step, kind, REFUSED, problem.message, expected or {}, phase=phase)
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 container`, `3 containers`."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

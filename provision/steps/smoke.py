@@ -3,74 +3,71 @@
 from __future__ import annotations
 
 from provision.actions import Smoke
-from provision.model import CHANGE, LATER, OK, Decision, Facts, Item
-from provision.steps import PROOF, Context, Result
-from provision.steps.docker import Engine
+from provision.model import CHANGE, LATER, Decision, Facts, Item
+from provision.steps import PROOF, Context, Result, plural, settled
 from provision.steps.driver import Driver
+from provision.steps.engine import Engine
 from provision.steps.toolkit import cdi_usable
 
 STEP = "smoke"
 
 
-def inputs(facts: Facts, image: str, gpus: int) -> dict[str, str]:
-    """What a proof depends on, as the host's proof file records it."""
+def inputs(facts: Facts, smoke: Smoke) -> dict[str, str]:
+    """What a proof depends on, in the words of the host's proof file (scripts/actions/smoke.sh writes it)."""
     nvidia = facts.nvidia
     return {
-        "image": image,
-        "docker": (facts.docker.server or "") if facts.docker else "",
-        "driver": (nvidia.driver_version or nvidia.loaded) if nvidia and gpus else "",
-        "toolkit": facts.toolkit.version if gpus else "",
-        "daemon_json": facts.daemon_json_sha256,
+        "image": smoke.image,
+        "gpus": str(smoke.gpus),
+        "request": smoke.request,
         "kernel": facts.kernel or "",
-        "gpus": str(gpus),
+        "docker": (facts.docker.server or "") if facts.docker else "",
+        "driver": (nvidia.driver_version or nvidia.loaded) if nvidia and smoke.gpus else "",
+        "toolkit": facts.toolkit.version if smoke.gpus else "",
+        "daemon_json": facts.daemon_json_sha256,
     }
 
 
-def action(ctx: Context, engine: Engine | None, driver: Driver) -> Smoke:
+def action(ctx: Context, engine: Engine, driver: Driver, toolkit_there: bool) -> Smoke:
     """The container to run, and by which path it asks for the GPUs."""
-    count = driver.count if driver.state != "none" else 0
-    request = "" if not count else "cdi" if cdi_usable(engine) else "gpus"
-    return Smoke(ctx.spec.smoke.image, count, request)
+    if driver.state == "none" or not toolkit_there:
+        return Smoke(ctx.spec.smoke.image, 0)
+    return Smoke(ctx.spec.smoke.image, driver.count, "cdi" if cdi_usable(engine) else "gpus")
 
 
-def decide(ctx: Context, engine: Engine | None, driver: Driver, toolkit_there: bool) -> Result:
-    """Whether the proof on the host still holds."""
-    image = ctx.spec.smoke.image
+def decide(ctx: Context, engine: Engine | None, driver: Driver, toolkit_there: bool, changing: tuple[str, ...] = ()) -> Result:
+    """Whether the proof on the host still holds. `changing` are the ids of items that this plan changes and a proof depends on."""
+    image = {"image": ctx.spec.smoke.image}
     if not ctx.spec.smoke.enabled:
-        return Result(decisions={STEP: Decision("skip", "the playbook asks for no proof", {"image": image})})
+        return Result(decisions={STEP: Decision("skip", "the playbook asks for no proof", image)})
     if engine is None:
-        item = Item("smoke/container", STEP, "smoke", LATER, "there is no engine to run it", phase=PROOF)
-        return Result((item,), {STEP: Decision("skip", "there is no engine to run it", {"image": image})})
-    smoke = action(ctx, engine, driver)
-    if smoke.gpus and not toolkit_there:
-        smoke = Smoke(image, 0)
-    wanted = inputs(ctx.facts, image, smoke.gpus)
-    proof = ctx.facts.proof
-    differs = [key for key, value in wanted.items() if proof.get(key, "") != value]
-    what = (
-        f"nvidia-smi in a container sees {smoke.gpus} GPU{'s' if smoke.gpus != 1 else ''}"
-        if smoke.gpus
-        else "a container runs (there is no GPU to show)"
-    )
-    if proof and not differs:
+        why = "there is no engine to run it"
         return Result(
-            (
-                Item(
-                    "smoke/container",
-                    STEP,
-                    "smoke",
-                    OK,
-                    f"proved {proof.get('time', '')}: {what}",
-                    wanted,
-                    wanted,
-                    smoke,
-                    phase=PROOF,
-                ),
-            ),
-            {STEP: Decision("keep", f"proved {proof.get('time', '')}, and nothing it depends on has changed", {"image": image})},
+            (Item("smoke/container", STEP, "smoke", LATER, why, phase=PROOF),), {STEP: Decision("skip", why, image)}
         )
-    why = f"to prove that {what}" if not proof else f"{', '.join(differs)} changed since the last proof"
-    return Result(
-        (Item("smoke/container", STEP, "smoke", CHANGE, why, wanted, {k: proof.get(k, "") for k in wanted}, smoke, phase=PROOF),),
-        {STEP: Decision("run", why, {"image": image})},
-    )
+    smoke = action(ctx, engine, driver, toolkit_there)
+    wanted, proof = inputs(ctx.facts, smoke), ctx.facts.proof
+    differs = [key for key, value in wanted.items() if proof.get(key, "") != value]
+    what = _claim(ctx, smoke)
+    if proof and not differs and not changing:
+        why = f"proved {proof.get('time', 'before')}: {what}"
+        item = settled(STEP, "smoke/container", "smoke", why, wanted, PROOF)
+        kept = Decision("keep", f"proved {proof.get('time', 'before')}, and nothing it depends on has changed", image)
+        # `verify` proves anew, by the same action.
+        return Result((Item(**{**item.__dict__, "action": smoke}),), {STEP: kept})
+    if not proof:
+        why = f"to prove that {what}"
+    elif changing:
+        why = f"to prove anew that {what}, after what this plan changes"
+    else:
+        why = f"{', '.join(differs)} changed since the last proof"
+    actual = {key: proof.get(key, "") for key in wanted}
+    change = Item("smoke/container", STEP, "smoke", CHANGE, why, wanted, actual, smoke, phase=PROOF)
+    return Result((change,), {STEP: Decision("run", why, image)})
+
+
+def _claim(ctx: Context, smoke: Smoke) -> str:
+    if smoke.gpus:
+        return f"nvidia-smi in a container sees {plural(smoke.gpus, 'GPU')}"
+    if ctx.facts.gpus and ctx.spec.gpu != "ignore":
+        return "a container runs (without GPUs, as the driver or the toolkit is missing)"
+    return "a container runs (there is no GPU to show)" if not ctx.facts.gpus else "a container runs"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from provision import daemonjson
 from provision.actions import Command, Package, Packages
-from provision.model import CHANGE, OK, REFUSED, Decision, Item, Notice, Problem
-from provision.steps import PACKAGES, SERVICES, Context, Result, repository
-from provision.steps.docker import Engine, numbers, satisfies
+from provision.model import CHANGE, Decision, Facts, Item, Notice, Problem
+from provision.rows import Repository
+from provision.steps import PACKAGES, SERVICES, Context, Result, daemon, refused, repository, settled
 from provision.steps.driver import Driver
+from provision.steps.engine import Engine, numbers, satisfies, there, upstream
 
 STEP = "toolkit"
 # Since 1.18 the four depend on each other's exact version. Source: NVIDIA/nvidia-container-toolkit packaging/debian/control.
@@ -20,84 +20,129 @@ PACKAGES_AT_ONE_VERSION = (
     "libnvidia-container1",
 )
 RUNTIME = "nvidia-container-runtime"
-CDI_CHECK = "nvidia-ctk cdi list 2>/dev/null | grep -q '^nvidia[.]com/gpu='"
+# Docker prefers a spec in /var/run/cdi to one of the same devices in /etc/cdi. A spec names the files of one driver version.
+CDI_CHECK = r"""nvidia-ctk cdi list 2>/dev/null | grep -q '^nvidia[.]com/gpu=' || exit 1
+driver=$(cat /sys/module/nvidia/version 2>/dev/null)
+for spec in /var/run/cdi/nvidia.yaml /etc/cdi/nvidia.yaml; do
+    [ -f "$spec" ] || continue
+    made=$(sed -n -e 's/.*libcuda[.]so[.]\([0-9][0-9]*[.][0-9.]*\).*/\1/p' -e 's/.*libnvidia-ml[.]so[.]\([0-9][0-9]*[.][0-9.]*\).*/\1/p' "$spec" | head -n 1)
+    [ -z "$made" ] || [ -z "$driver" ] || [ "$made" = "$driver" ]
+    exit
+done"""
 CDI_CHANGE = """\
 if [ -d /run/systemd/system ] && systemctl cat nvidia-cdi-refresh.service >/dev/null 2>&1; then
-    systemctl restart nvidia-cdi-refresh.service || return 1
+    systemctl restart nvidia-cdi-refresh.service || exit 1
 else
-    mkdir -p /var/run/cdi && nvidia-ctk cdi generate --output=/var/run/cdi/nvidia.yaml || return 1
+    mkdir -p /var/run/cdi && nvidia-ctk cdi generate --output=/var/run/cdi/nvidia.yaml || exit 1
 fi"""
 
 
 def decide(ctx: Context, engine: Engine | None, driver: Driver) -> Result:
     """The toolkit's items, and the daemon.json keys Docker needs for it."""
     if not driver.count or driver.state == "none":
-        why = (
-            "there is no NVIDIA GPU"
-            if not ctx.facts.gpus
-            else "there will be no working driver"
-            if ctx.spec.gpu != "ignore"
-            else "the playbook asks for a Docker host only"
-        )
-        return Result(decisions={STEP: Decision("skip", why, _details("", [], None))})
+        return Result(decisions={STEP: Decision("skip", _idle(ctx), _details("", (), None))})
     spec, facts = ctx.spec.toolkit, ctx.facts
-    have = facts.installed("nvidia-container-toolkit") or facts.toolkit.version
+    have = upstream(there(facts, "nvidia-container-toolkit")) or facts.toolkit.version
     if spec.install == "never":
         why = f"the playbook leaves the toolkit alone ({have or 'not installed'})"
-        return Result(
-            decisions={STEP: Decision("skip", why, _details(have, [], None))}, daemon=_daemon(ctx, engine) if have else {}
-        )
-    versions = {name: facts.installed(name) for name in PACKAGES_AT_ONE_VERSION}
-    whole = len(set(versions.values())) == 1 and bool(have)
-    foreign = bool(facts.toolkit.ctk) and not any(versions.values())
-    if have and satisfies(have, spec.version) and (whole or foreign):
-        why = f"toolkit {have} is installed" + (f" and satisfies {spec.version}" if spec.version else "")
-        items: tuple[Item, ...] = (
-            Item("toolkit/packages", STEP, "packages", OK, why, {"version": have}, {"version": have}, phase=PACKAGES),
-        )
-        notices: tuple[Notice, ...] = ()
-        if numbers(have) < (1, 17, 8):
-            notices = (
-                Notice(
-                    "toolkit/insecure",
-                    f"Toolkit {have} has known container escapes (CVE-2025-23266); 1.17.8 or newer is advised.",
-                ),
-            )
-        items = (*items, *_cdi(ctx, engine))
-        return Result(
-            items, {STEP: Decision("keep", why, _details(have, [], None))}, notices=notices, daemon=_daemon(ctx, engine)
-        )
-    repo = ctx.catalog.repository("toolkit", ctx.platform)
-    if repo is None:
+        keys = _daemon(ctx, engine) if have else {}
+        return Result(decisions={STEP: Decision("skip", why, _details(have, (), None))}, daemon=keys)
+    vendor = repository.of(ctx, "toolkit")
+    short = _short(ctx, have, vendor)
+    if not short:
+        return _kept(ctx, engine, have, vendor)
+    if vendor is None:
         message = f"NVIDIA's toolkit repository has nothing for {ctx.platform.id} {ctx.platform.version} on {ctx.platform.arch}."
-        problem = Problem("toolkit/source", message, "Install the toolkit by hand and use `--set toolkit.install=never`.")
-        return Result(
-            (Item("toolkit/packages", STEP, "packages", REFUSED, message, phase=PACKAGES),),
-            {STEP: Decision("refuse", message, _details("", [], None))},
-            (problem,),
-        )
+        return _refusal(message, "Install the toolkit by hand and use `--set toolkit.install=never`.", have)
     if have and spec.version and numbers(have) > numbers(spec.version) and not satisfies(have, spec.version):
-        message = (
-            f"Toolkit {have} is installed, the playbook pins {spec.version}, which is older; mlhost does not downgrade by itself."
-        )
-        problem = Problem("toolkit/version", message, "Set `toolkit.version` to what is there (or drop it).")
-        return Result(
-            (Item("toolkit/packages", STEP, "packages", REFUSED, message, phase=PACKAGES),),
-            {STEP: Decision("refuse", message, _details(have, [], None))},
-            (problem,),
-        )
-    repo = repository.mirrored(repo, ctx.spec.mirrors.toolkit)
-    glob = "" if not spec.version else f"{spec.version}-*" if len(numbers(spec.version)) > 2 else f"{spec.version}.*"
-    packages = tuple(Package(name, glob) for name in PACKAGES_AT_ONE_VERSION)
+        message = f"Toolkit {have} is installed, the playbook pins {spec.version}, which is older; mlhost does not downgrade by itself."
+        return _refusal(message, "Set `toolkit.version` to what is there (or drop it).", have)
+    return _installed(ctx, engine, short, vendor)
+
+
+def _idle(ctx: Context) -> str:
+    if ctx.spec.gpu == "ignore":
+        return "the playbook asks for a Docker host only"
+    return "there will be no working driver" if ctx.facts.gpus else "there is no NVIDIA GPU"
+
+
+def _details(version: str, packages: tuple[str, ...], repo: Repository | None) -> dict[str, object]:
+    return {"version": version or None, "packages": list(packages), "repository": repository.details(repo) if repo else None}
+
+
+def _refusal(message: str, fix: str, have: str) -> Result:
+    problem = Problem("toolkit/packages", message, fix)
+    decision = Decision("refuse", message, _details(have, (), None))
+    return Result((refused(STEP, "packages", problem, PACKAGES),), {STEP: decision}, (problem,))
+
+
+def _short(ctx: Context, have: str, vendor: Repository | None) -> str:
+    """Why what is installed does not do; "" if it does."""
+    wanted = ctx.spec.toolkit.version
     if not have:
-        why = "containers need it to see the GPUs"
-    elif not whole:
-        why = "its packages are at different versions, which it does not work with"
-    else:
-        why = f"{have} is installed, the playbook wants {spec.version}"
-    actual = {name: version for name, version in versions.items() if version}
+        return "containers need it to see the GPUs"
+    versions = {name: there(ctx.facts, name) for name in PACKAGES_AT_ONE_VERSION}
+    if any(versions.values()) and not all(versions.values()):
+        return f"{', '.join(n for n, v in versions.items() if not v)} of it is missing"
+    if len(set(versions.values())) > 1:
+        return "its packages are at different versions, which it does not work with"
+    if not satisfies(have, wanted):
+        return f"{have} is installed, the playbook wants {wanted}"
+    if vendor and have in vendor.avoid and not wanted:
+        return f"{have} is installed, a release known to be broken"
+    return ""
+
+
+def _kept(ctx: Context, engine: Engine | None, have: str, vendor: Repository | None) -> Result:
+    why = f"toolkit {have} is installed" + (f" and satisfies {ctx.spec.toolkit.version}" if ctx.spec.toolkit.version else "")
+    items = [settled(STEP, "toolkit/packages", "packages", why, {"version": have}, PACKAGES)]
+    source = repository.kept(ctx, vendor, STEP) if vendor else None
+    if source:
+        items.insert(0, source)
+    notices = []
+    if vendor and vendor.minimum and numbers(have) < numbers(vendor.minimum):
+        text = f"Toolkit {have} has known container escapes; {vendor.minimum} or newer is advised (`--set toolkit.version={vendor.newest}`)."
+        notices.append(Notice("toolkit/insecure", text))
+    old = _legacy(ctx.facts, vendor)
+    if old:
+        text = f"{', '.join(old)} is no longer needed. Remove it without purging it: a purge of nvidia-docker2 deletes daemon.json."
+        notices.append(Notice("toolkit/legacy", text))
+    if ctx.facts.toolkit.no_cgroups:
+        text = "no-cgroups is set in /etc/nvidia-container-runtime/config.toml, for rootless Docker; the root daemon's containers may not get their GPUs."
+        notices.append(Notice("toolkit/no-cgroups", text))
+    details = _details(have, PACKAGES_AT_ONE_VERSION if there(ctx.facts, STEP_PACKAGE) else (), vendor if source else None)
+    return Result(
+        (*items, *_cdi(ctx, engine)),
+        {STEP: Decision("keep", why, details)},
+        notices=tuple(notices),
+        daemon=_daemon(ctx, engine),
+        urls=(vendor.index_url,) if vendor and source and source.state == CHANGE else (),
+    )
+
+
+STEP_PACKAGE = PACKAGES_AT_ONE_VERSION[0]
+
+
+def _legacy(facts: Facts, vendor: Repository | None) -> tuple[str, ...]:
+    return tuple(n for n in (vendor.legacy_packages if vendor else ()) if there(facts, n))
+
+
+def _installed(ctx: Context, engine: Engine | None, why: str, vendor: Repository) -> Result:
+    facts, version = ctx.facts, ctx.spec.toolkit.version
+    glob = "" if not version else f"{version}-*" if len(numbers(version)) > 2 else f"{version}.*"
+    packages = tuple(Package(name, glob) for name in PACKAGES_AT_ONE_VERSION)
+    remove = _legacy(facts, vendor)
+    problems = []
+    if remove and not ctx.spec.docker.remove_conflicts:
+        problems.append(
+            Problem(
+                "toolkit/conflicts",
+                f"{', '.join(remove)} is what the toolkit has replaced and would be removed (not purged).",
+                "Allow it with `--yes` or `--set docker.remove_conflicts=true`.",
+            )
+        )
     items = (
-        repository.item(ctx, repo, STEP),
+        repository.item(ctx, vendor, STEP),
         Item(
             "toolkit/packages",
             STEP,
@@ -105,33 +150,28 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver) -> Result:
             CHANGE,
             why,
             {p.name: p.version or "any" for p in packages},
-            actual,
-            Packages(packages),
+            {n: there(facts, n) for n in (*PACKAGES_AT_ONE_VERSION, *remove) if there(facts, n)},
+            Packages(packages, remove),
             phase=PACKAGES,
         ),
         *_cdi(ctx, engine),
     )
-    decision = Decision("install", why, _details(spec.version, list(PACKAGES_AT_ONE_VERSION), repository.details(repo)))
-    return Result(items, {STEP: decision}, urls=(repo.index_url,), daemon=_daemon(ctx, engine))
-
-
-def _details(version: str, packages: list[str], repo: dict[str, object] | None) -> dict[str, object]:
-    return {"version": version or None, "packages": packages, "repository": repo}
+    action = "refuse" if problems else "install"
+    decision = Decision(action, problems[0].message if problems else why, _details(version, PACKAGES_AT_ONE_VERSION, vendor))
+    # Docker looks for the hooks when it starts; those of an older toolkit it has found.
+    restart = "" if facts.toolkit.hook or facts.toolkit.cdi_hook else "it looks for the NVIDIA toolkit only when it starts"
+    return Result(
+        items, {STEP: decision}, tuple(problems), urls=(vendor.index_url,), daemon=_daemon(ctx, engine), restart=restart
+    )
 
 
 def _daemon(ctx: Context, engine: Engine | None) -> dict[str, Any]:
     """What `nvidia-ctk runtime configure` would set, merged: a runtime entry that is there already is kept, and so are other `features`."""
     keys: dict[str, Any] = {}
-    try:
-        there = daemonjson.parse(ctx.facts.daemon_json or "")
-    except daemonjson.Malformed:
-        there = {}
-    runtimes = there.get("runtimes")
+    runtimes = daemon.there(ctx.facts).get("runtimes")
     entry = runtimes.get("nvidia") if isinstance(runtimes, dict) else None
-    if not (isinstance(entry, dict) and str(entry.get("path", "")).rsplit("/", maxsplit=1)[-1] == RUNTIME):
-        keys["runtimes"] = {"nvidia": {"args": [], "path": RUNTIME}}
-    else:
-        keys["runtimes"] = {"nvidia": entry}
+    kept = isinstance(entry, dict) and str(entry.get("path", "")).rsplit("/", maxsplit=1)[-1] == RUNTIME
+    keys["runtimes"] = {"nvidia": entry if kept else {"args": [], "path": RUNTIME}}
     if ctx.spec.toolkit.default_runtime:
         keys["default-runtime"] = "nvidia"
     # CDI is on by default from 28.2; from 25.0 on it can be switched on. Source: moby cmd/dockerd at v28.1.1 and v28.2.0.
@@ -145,29 +185,23 @@ def cdi_usable(engine: Engine | None) -> bool:
     return bool(engine and engine.at_least(25))
 
 
+def _spec(facts: Facts) -> tuple[str, str]:
+    """The CDI spec that Docker goes by and the driver it was made for, both "" if there is none."""
+    found = {p: v for p, v in facts.toolkit.cdi_specs.items() if v or "nvidia" in p.rsplit("/", maxsplit=1)[-1]}
+    ordered = sorted(found, key=lambda p: p.startswith("/etc/"))
+    return (ordered[0], found[ordered[0]]) if ordered else ("", "")
+
+
 def _cdi(ctx: Context, engine: Engine | None) -> tuple[Item, ...]:
     facts = ctx.facts
     if not cdi_usable(engine):
         return ()
-    driver = facts.nvidia.driver_version if facts.nvidia else ""
-    specs = facts.toolkit.cdi_specs
+    driver = (facts.nvidia.loaded or facts.nvidia.driver_version) if facts.nvidia else ""
+    path, made = _spec(facts)
     expected = {"spec": "present", "driver": driver}
-    fitting = [path for path, version in specs.items() if not driver or not version or version == driver]
-    if fitting and facts.toolkit.version:
-        return (Item("toolkit/cdi", STEP, "command", OK, f"{fitting[0]} describes the GPUs", expected, expected, phase=SERVICES),)
-    stale = next(iter(specs), "")
-    why = f"{stale} was made for another driver" if stale else "Docker finds GPUs through a CDI spec"
-    check = "false" if stale else CDI_CHECK
-    return (
-        Item(
-            "toolkit/cdi",
-            STEP,
-            "command",
-            CHANGE,
-            why,
-            expected,
-            {"spec": stale, "driver": specs.get(stale, "")},
-            Command(check if not stale else f"grep -q -F -- '{driver}' {stale}", CDI_CHANGE),
-            phase=SERVICES - 1,
-        ),
-    )
+    if path and facts.toolkit.version and (not driver or not made or made == driver):
+        return (settled(STEP, "toolkit/cdi", "command", f"{path} describes the GPUs", expected, SERVICES - 1),)
+    why = f"{path} was made for driver {made}" if made and made != driver else "Docker finds GPUs through a CDI spec"
+    actual = {"spec": path, "driver": made}
+    action = Command(CDI_CHECK, CDI_CHANGE)
+    return (Item("toolkit/cdi", STEP, "command", CHANGE, why, expected, actual, action, phase=SERVICES - 1),)

@@ -24,10 +24,16 @@ class Stream:
         self._inner, self._proxy = inner, proxy
         self.heard_at = time.monotonic()
         self.first_bytes = b""
+        self.hung_up = False
         self._closed = False  # paramiko asks
 
     def recv(self, size: int) -> bytes:
-        data: bytes = self._inner.recv(size)
+        try:
+            data: bytes = self._inner.recv(size)
+        except ConnectionError:
+            self.hung_up = True
+            raise
+        self.hung_up = self.hung_up or not data
         if data:
             self.heard_at = time.monotonic()
             if len(self.first_bytes) < 512:

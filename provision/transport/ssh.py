@@ -1,7 +1,7 @@
 """A host over SSH as a transport: one connection, one exec request for each run.
 
-Importing this module does not import paramiko. The first run dials in a thread of its own, so that the TCP handshake, and the server's
-forking and greeting, pass while paramiko is being imported.
+Importing this module does not import paramiko. Connecting goes on in threads of its own, so that the TCP handshake, and the server's
+forking and greeting, pass while paramiko is being imported; `begin` lets all of it pass while the caller does something else.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Generic, Optional, TypeVar
 
 from provision.transport import errors
 from provision.transport.collect import LINGER_SECONDS, MAX_OUTPUT, Collector, RunResult
-from provision.transport.dial import Stream, dial
+from provision.transport.dial import dial
 from provision.transport.importing import import_paramiko
 from provision.transport.options import SshOptions
 from provision.transport.resolve import Host, resolve
@@ -39,6 +39,7 @@ class SshTransport:
         self._options = options
         self.host: Host = resolve(target, options)
         self._wire: Optional[Wire] = None
+        self._coming: Optional[_Behind[Wire]] = None
 
     @property
     def name(self) -> str:
@@ -95,25 +96,37 @@ class SshTransport:
         with contextlib.suppress(Exception), _session(wire, framed) as channel:  # the connection may go; the first error is the one to tell
             _pump(channel, framed, Collector(framed, self.name, on_output=None, max_output=MAX_OUTPUT, timeout=5), _Watch(wire))
 
+    def begin(self) -> None:
+        """Start to connect in the background; the next run takes the connection, or raises what went wrong."""
+        if self._wire is None and self._coming is None:
+            self._coming = _Behind(self._connect, discard=lambda wire: wire.close())
+
     def _connected(self) -> Wire:
         if self._wire is not None and not self._wire.alive:
             self.close()
         if self._wire is None:
-            first = _Dialling(self.host.jumps[0] if self.host.jumps else self.host)
-            import_paramiko()
-            from provision.transport import wire
-
-            try:
-                stream = first.result()
-            except errors.WireError as problem:
-                if self.host.jumps:
-                    problem.message = f"On the way to {self.host}, at the jump host: {problem.message}"
-                raise
-            self._wire = wire.connect(self.host, self._options, stream)
+            coming, self._coming = self._coming, None
+            self._wire = coming.result() if coming else self._connect()
         return self._wire
+
+    def _connect(self) -> Wire:
+        first = _Behind(lambda: dial(self.host.jumps[0] if self.host.jumps else self.host), discard=lambda stream: stream.close())
+        import_paramiko()
+        from provision.transport import wire
+
+        try:
+            stream = first.result()
+        except errors.WireError as problem:
+            if self.host.jumps:
+                problem.message = f"On the way to {self.host}, at the jump host: {problem.message}"
+            raise
+        return wire.connect(self.host, self._options, stream)
 
     def close(self) -> None:
         """Hang up. A later `run` connects again."""
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            coming.drop()
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
@@ -125,37 +138,71 @@ class SshTransport:
         self.close()
 
 
-class _Dialling:
-    """A dial going on in the background."""
+_T = TypeVar("_T")
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._stream: Optional[Stream] = None
+
+class _Behind(Generic[_T]):
+    """Work going on in the background. Exactly one of `result` and `drop` is to be called, once."""
+
+    def __init__(self, work: Callable[[], _T], discard: Callable[[_T], None]) -> None:
+        self._work, self._discard = work, discard
+        self._made: list[_T] = []
         self._problem: Optional[BaseException] = None
-        self._thread = threading.Thread(target=self._dial, daemon=True)
+        self._dropped = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def _dial(self) -> None:
+    def _run(self) -> None:
         try:
-            self._stream = dial(self._host)
+            made = self._work()
         except BaseException as problem:  # handed to the thread that waits
             self._problem = problem
+            return
+        with self._lock:
+            self._made.append(made)
+            dropped = self._dropped
+        if dropped:
+            self._discard(made)
 
-    def result(self) -> Stream:
+    def result(self) -> _T:
+        """Wait for the end; gives what came of it, or raises what went wrong."""
         self._thread.join()
-        if self._stream is None:
-            raise self._problem or RuntimeError("dialling ended without a result")
-        return self._stream
+        if not self._made:
+            raise self._problem or RuntimeError("work in the background ended without a result")
+        return self._made[0]
+
+    def drop(self) -> None:
+        """Nobody wants it any more: what has come of it, or comes of it later, is discarded. Does not wait."""
+        with self._lock:
+            self._dropped = True
+            made = list(self._made)
+        for one in made:
+            self._discard(one)
 
 
 @contextlib.contextmanager
 def _session(wire: Wire, framed: Call) -> Iterator[paramiko.Channel]:
     channel = wire.transport.open_session(timeout=max(15.0, wire.host.connect_timeout))
     try:
-        channel.exec_command(framed.command)
+        _execute_without_waiting(channel, framed.command)
         yield channel
     finally:
         channel.close()
+
+
+def _execute_without_waiting(channel: paramiko.Channel, command: str) -> None:
+    """What `channel.exec_command` does, without its wait for the answer: what is to be read by the command can follow at once, one round
+    trip earlier. A server that refuses makes paramiko close the channel, so that it ends without an exit code."""
+    import paramiko
+
+    m = paramiko.Message()
+    m.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+    m.add_int(channel.remote_chanid)
+    m.add_string("exec")
+    m.add_boolean(True)
+    m.add_string(command)
+    channel.get_transport()._send_user_message(m)  # type: ignore[attr-defined]
 
 
 def _pump(channel: paramiko.Channel, framed: Call, collector: Collector, watch: _Watch) -> int:

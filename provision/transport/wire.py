@@ -7,6 +7,7 @@ paramiko alone, without fabric: fabric accepts any host key in its constructor, 
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import Any, Optional
 
@@ -127,11 +128,10 @@ def _shake_hands(host: Host, stream: Stream) -> _Transport:
     known = hostkeys.known_keys(lines, host.known_as)
     transport = _Transport(stream)  # type: ignore[arg-type]
     transport.host_key_algorithms = hostkeys.preferred(known, _supported(transport))
-    # A server under load may take long to say hello, longer than the network takes to connect.
-    transport.banner_timeout = transport.handshake_timeout = max(15.0, host.connect_timeout)
+    transport.banner_timeout = transport.handshake_timeout = _patience(host)
     transport.auth_timeout = 60.0
     try:
-        transport.start_client(timeout=2 * transport.handshake_timeout)
+        transport.start_client(timeout=2 * _patience(host))
         if not transport.host_key_blob:
             raise paramiko.SSHException("no key exchange in time")
     except (paramiko.SSHException, EOFError, OSError) as problem:
@@ -161,18 +161,25 @@ def _handshake_error(host: Host, stream: Stream, said: str, problem: Exception) 
         return errors.HandshakeFailed(
             f"{host.address}: no algorithm in common with the SSH server ({problem}).", "The server is very old or very strict; update it."
         )
-    if stream.first_bytes and b"SSH-" not in stream.first_bytes:
+    try_again = "It may be starting, overloaded (MaxStartups), or refuse this address (fail2ban, PerSourcePenalties). Try again in a moment."
+    if not stream.first_bytes:
+        what = "hung up without a word" if stream.hung_up else f"said nothing for {int(_patience(host))} seconds"
+        return errors.HandshakeFailed(f"{host.address}: the SSH server took the connection and {what}.", try_again)
+    if re.search("MaxStartups|Not allowed at this time", said):  # OpenSSH's own words before it says SSH-
+        return errors.HandshakeFailed(f"{host.address}: the SSH server does not take this connection. It said: {said}", try_again)
+    if b"SSH-" not in stream.first_bytes:
         return errors.HandshakeFailed(f"{host.address}: this is no SSH server. It said: {said}", "Check the port (user@HOST:PORT).")
     detail = f" It said: {said}." if said else ""
-    if not stream.first_bytes:
-        late = "" if isinstance(problem, EOFError) or "EOF" in str(problem) or isinstance(problem, ConnectionError) else " in time"
-        return errors.HandshakeFailed(
-            f"{host.address}: the SSH server took the connection but {'hung up without a word' if not late else 'said nothing' + late}.",
-            "It may be starting, overloaded (MaxStartups), or refuse this address (fail2ban, hosts.deny, PerSourcePenalties). Try again in a moment.",
-        )
+    what = "hung up" if stream.hung_up else "stopped"
     return errors.HandshakeFailed(
-        f"{host.address}: the SSH server hung up during key exchange ({problem}).{detail}", "Try again; its own log says why (journalctl -u ssh)."
+        f"{host.address}: the SSH server {what} during key exchange ({problem or type(problem).__name__}).{detail}",
+        "Try again; its own log says why (journalctl -u ssh).",
     )
+
+
+def _patience(host: Host) -> float:
+    """Seconds for a server to say hello: under load that takes longer than the network takes to connect."""
+    return max(15.0, host.connect_timeout)
 
 
 def _judge(host: Host, blob: bytes, known: list[hostkeys.KnownKey], lines: list[tuple[str, str]]) -> None:

@@ -181,6 +181,32 @@ apt_install() { # RECOMMENDS(yes|no) INSTALL... -- REMOVE...: one transaction th
     set -- install "$apt_install_recommends" $(cat "$WORK/apt.args")
     set +f
     apt_wait && dpkg_repair || return 1
+    own_holds >"$WORK/apt.holds"
+    own_holds_set unhold || return 1
+    apt_install_rc=0
+    apt_carry_out "$@" || apt_install_rc=$?
+    own_holds_set hold || return 1
+    return "$apt_install_rc"
+}
+
+own_holds() { # the holds on packages of this transaction that an earlier run of ours has set
+    apt-mark showhold 2>/dev/null | while IFS= read -r own_holds_name; do
+        grep -Eq "^$(quoted_for_grep "$own_holds_name")(=.*)?-?\$" "$WORK/apt.args" || continue
+        if grep -Eq "^[^	]*	hold	(.*	)?$(quoted_for_grep "$own_holds_name")(	|\$)" "$STATE/receipts" 2>/dev/null; then
+            printf '%s\n' "$own_holds_name"
+        fi
+    done
+}
+
+quoted_for_grep() { printf '%s' "$1" | sed 's/[.+]/\\&/g'; }
+
+own_holds_set() { # hold|unhold
+    while IFS= read -r own_holds_name; do
+        apt-mark "$1" "$own_holds_name" || { why "apt-mark $1 $own_holds_name failed"; return 1; }
+    done <"$WORK/apt.holds"
+}
+
+apt_carry_out() { # ARGUMENT...
     if ! apt_possible "$@"; then
         # a fresh cloud image has no package lists at all, an old one has old lists
         apt_update_all || return 1

@@ -49,8 +49,12 @@ smoke_embedded() { # sets SMOKE_IMAGE to an image made from this host's own file
     tar -C "$WORK/smoke" -cf "$WORK/smoke.tar" . || { why "the smoke image cannot be packed"; return 1; }
     bounded 120 docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
         --change 'ENV NVIDIA_DRIVER_CAPABILITIES=utility,compute' --change 'LABEL mlhost.smoke=1' \
-        "$WORK/smoke.tar" "$SMOKE_IMAGE" >"$WORK/smoke.out" 2>&1 && { rm -f "$WORK/smoke.tar"; return 0; }
-    smoke_why "docker import of the smoke image failed"
+        "$WORK/smoke.tar" "$SMOKE_IMAGE" >"$WORK/smoke.out" 2>&1 || { smoke_why "docker import of the smoke image failed"; return 1; }
+    rm -f "$WORK/smoke.tar"
+    # those of an older C library have no use any more
+    docker images --format '{{.Repository}}:{{.Tag}}' mlhost/smoke 2>/dev/null | while IFS= read -r smoke_old; do
+        if [ "$smoke_old" != "$SMOKE_IMAGE" ]; then docker image rm "$smoke_old" >/dev/null 2>&1; fi
+    done
 }
 
 smoke_why() { # TEXT: with Docker's own words, all of which go to the log
@@ -95,7 +99,7 @@ smoke_uuids() { # of the GPUs that the host's driver sees
 
 smoke_driver() { bounded 120 nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1; }
 
-smoke_toolkit() { nvidia-ctk --version 2>/dev/null | sed -n '1s/.*version *//p'; }
+smoke_toolkit() { nvidia-ctk --version 2>/dev/null | sed -n '1s/.*version \([0-9][^ ,]*\).*/\1/p'; }
 
 smoke_engine() { bounded 30 docker version --format '{{.Server.Version}}' 2>/dev/null; }
 
@@ -117,7 +121,7 @@ smoke_proved() { # IMAGE GPUS REQUEST: the proof on record is of this very host 
 
 smoke_write_proof() { # IMAGE GPUS REQUEST
     smoke_now "$@" >"$WORK/proof"
-    printf '%s\n' "time=$(date +%s)" "uuids=$SMOKE_UUIDS" "reference=$SMOKE_IMAGE" \
+    printf '%s\n' "time=$(date -u +%Y-%m-%dT%H:%M:%SZ)" "uuids=$SMOKE_UUIDS" "reference=$SMOKE_IMAGE" \
         "digest=$(docker image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$SMOKE_IMAGE" 2>/dev/null)" \
         >>"$WORK/proof"
     cp "$WORK/proof" "$STATE/proof.new" && chmod 0644 "$STATE/proof.new" && mv -f "$STATE/proof.new" "$STATE/proof" && return 0
@@ -136,6 +140,10 @@ smoke() { # IMAGE GPUS REQUEST
         smoke_container "" sh -c 'echo mlhost-smoke' || { smoke_why "a container of $SMOKE_IMAGE does not run"; return 1; }
         grep -q '^mlhost-smoke' "$WORK/smoke.out" || { smoke_why "the container ran but did not say what it should"; return 1; }
         return 0
+    fi
+    if ! command -v nvidia-smi >/dev/null 2>&1; then
+        why "there is no nvidia-smi on the host: the driver's programs are not installed"
+        return 1
     fi
     smoke_uuids >"$WORK/smoke.host"
     SMOKE_COUNTED=$(wc -l <"$WORK/smoke.host")

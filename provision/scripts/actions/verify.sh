@@ -10,7 +10,9 @@ verify() { # WRITE-PROOF(yes|no) IMAGE GPUS REQUEST
     shift
     exec 3>&1 1>&2
     LC_ALL=C PATH=${PATH:+$PATH:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-    export LC_ALL PATH
+    HOME=${HOME:-/root} DOCKER_HOST=unix:///var/run/docker.sock
+    export LC_ALL PATH HOME DOCKER_HOST
+    unset DOCKER_CONTEXT
     RUN=verify ITEM=verify
     MLHOST_EVENTS=${MLHOST_EVENTS:-/dev/null}
     WORK=$(mktemp -d "${TMPDIR:-/tmp}/mlhost.XXXXXX") || return 1

@@ -60,29 +60,36 @@ launch() { # FOLLOWED: the run that the caller knows of and would rather follow 
     safe_directory "$STATE" 755
     safe_directory "$STATE/runs" 700
     if [ ! -e "$DIR/runner" ] && [ ! -e "$DIR/result" ]; then
-        guarded lock_take $$
-        case $? in
-            0) ;;
-            73) locked "$1" ;;
+        launch_rc=0
+        guarded lock_take $$ || launch_rc=$?
+        case $launch_rc in
+            0) launch_new ;;
+            73)
+                # the same launch over a connection that has broken since may still be at it
+                [ "$(value_of run "$STATE/lock")" = "$RUN" ] || locked "$1"
+                ;;
             *) fail "cannot take the lock $STATE/lock" ;;
         esac
-        rm -rf "$DIR.new" "$DIR"
-        if ! mkdir "$DIR.new" || ! write_files "$DIR.new" || ! mv "$DIR.new" "$DIR"; then
-            rm -rf "$DIR.new"
-            lock_drop
-            fail "cannot write into $STATE/runs; is the disk full or read-only?"
-        fi
-        prune
-        detach "$DIR/runner.sh"
-        launch_left=100
+        launch_left=300
         until [ -e "$DIR/runner" ] || [ -e "$DIR/result" ]; do
             launch_left=$((launch_left - 1))
             if [ "$launch_left" = 0 ]; then
                 lock_drop
-                fail "the run did not start within 10 s"
+                fail "the run did not start within 30 s"
             fi
             sleep 0.1 2>/dev/null || sleep 1
         done
     fi
     frame "S	$RUN"
+}
+
+launch_new() {
+    rm -rf "$DIR.new" "$DIR"
+    if ! mkdir "$DIR.new" || ! write_files "$DIR.new" || ! mv "$DIR.new" "$DIR"; then
+        rm -rf "$DIR.new"
+        lock_drop
+        fail "cannot write into $STATE/runs; is the disk full or read-only?"
+    fi
+    prune
+    detach "$DIR/runner.sh"
 }

@@ -28,7 +28,7 @@ lock_live() {
 }
 
 write_owner() { # PID FILE: who holds the lock, for people and for `alive`
-    printf '%s\n' "run=$RUN" "pid=$1" "start=$(started_at "$1")" "boot=$(boot_id)" "owner=$OWNER" "since=$(date +%s)" "host=$(uname -n)" >"$2"
+    printf '%s\n' "run=$RUN" "pid=$1" "start=$(started_at "$1")" "boot=$(boot_id)" "owner=$OWNER" "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" "host=$(uname -n)" >"$2"
 }
 
 guarded() { # COMMAND...: nobody else of us is between reading and replacing the lock

@@ -6,6 +6,8 @@ runner() { # STATE RUN OWNER
     cd / || exit 1
     umask 077
     trap '' HUP
+    # two launches of the same run over a connection that broke may both have got this far
+    mkdir "$DIR/claimed" || exit 73
     if ! guarded lock_pass $$; then
         printf '73\n' >"$DIR/result.new" && mv -f "$DIR/result.new" "$DIR/result"
         exit 73
