@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,8 +20,9 @@ class KeyMismatch(Failed):
 
 
 def needed(plan: Plan) -> tuple[Key, ...]:
-    """The keys that carrying the plan out needs."""
-    return tuple(i.action.key for i in plan.items if i.state == CHANGE and isinstance(i.action, AptRepository) and i.action.key)
+    """The keys that carrying the plan out needs and that it does not hold yet."""
+    found = (i.action.key for i in plan.items if i.state == CHANGE and isinstance(i.action, AptRepository) and i.action.key)
+    return tuple(dict.fromkeys(key for key in found if not key.text))
 
 
 def compare(key: Key, text: bytes) -> bytes:
@@ -42,7 +44,7 @@ def compare(key: Key, text: bytes) -> bytes:
 
 def cache_path(key: Key, cache: Path) -> Path:
     """Where a key is kept: by its fingerprints, so that a changed pin never meets an old file."""
-    return cache / ("-".join(sorted(key.fingerprints))[:160] + ".asc")
+    return cache / ("-".join(sorted(key.fingerprints))[:160] + ".key")
 
 
 def cached(key: Key, cache: Path) -> bytes | None:
@@ -65,11 +67,20 @@ def store(key: Key, text: bytes, cache: Path) -> None:
         return
 
 
-def attach(plan: Plan, texts: Mapping[str, bytes]) -> Plan:
-    """The plan with every needed key's text in place. `texts` is key URL -> key, compared already."""
+def armoured(text: bytes) -> bytes:
+    """The key as armoured text, which is what apt takes a file named .asc for. The checksum, optional in the format, is left out."""
+    if not text[:1] or not text[0] & 0x80:
+        return text
+    lines = base64.encodebytes(text).replace(b"\n", b"")
+    body = b"\n".join(lines[at : at + 64] for at in range(0, len(lines), 64))
+    return b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n" + body + b"\n-----END PGP PUBLIC KEY BLOCK-----\n"
+
+
+def attach(plan: Plan, texts: Mapping[Key, bytes]) -> Plan:
+    """The plan with every needed key's text in place. `texts` are keys compared already."""
     items = tuple(
-        replace(i, action=replace(i.action, key=replace(i.action.key, text=texts[i.action.key.url])))
-        if isinstance(i.action, AptRepository) and i.action.key and i.action.key.url in texts
+        replace(i, action=replace(i.action, key=replace(i.action.key, text=armoured(texts[i.action.key]))))
+        if isinstance(i.action, AptRepository) and i.action.key in texts
         else i
         for i in plan.items
     )
@@ -77,40 +88,42 @@ def attach(plan: Plan, texts: Mapping[str, bytes]) -> Plan:
 
 
 def fetch(url: str, timeout: float = 15) -> bytes:
-    """GET a key. Raises OSError kinds (requests' own) where that fails; at most 256 KiB are read."""
+    """GET a key. Raises OSError kinds (requests' own) where that fails; a body longer than any key is cut off, which `compare` then refuses."""
     import requests
 
+    body = b""
     with requests.get(url, timeout=timeout, stream=True) as answer:
         answer.raise_for_status()
-        return answer.raw.read(262144, decode_content=True)
+        for part in answer.iter_content(65536):
+            body += part
+            if len(body) > openpgp.MAX_BYTES:
+                break
+    return body
 
 
 def gather(
     plan: Plan, cache: Path, ask_host: Callable[[tuple[str, ...]], Mapping[str, bytes]], get: Callable[[str], bytes] = fetch
 ) -> Plan:
     """The plan with its keys: from the cache, else fetched here, else by the host. Raises KeyMismatch, or Failed where nobody can fetch one."""
-    texts: dict[str, bytes] = {}
-    missing: list[Key] = []
-    why: dict[str, str] = {}
+    texts: dict[Key, bytes] = {}
+    why: dict[Key, str] = {}
     for key in needed(plan):
         text = cached(key, cache)
         if text is None:
             try:
                 text = compare(key, get(key.url))
-                store(key, text, cache)
             except OSError as error:
-                why[key.url] = f"{type(error).__name__}: {error}"
-                missing.append(key)
+                why[key] = f"{type(error).__name__}: {error}"
                 continue
-        texts[key.url] = text
-    if missing:
-        answers = ask_host(tuple(k.url for k in missing))
-        for key in missing:
-            if not answers.get(key.url):
-                raise Failed(
-                    f"The {key.name} signing key at {key.url} can be fetched neither from here ({why[key.url][:200]}) nor by the host.",
-                    "Check the network of either, or name a mirror with `mirrors:` in the playbook.",
-                )
-            texts[key.url] = compare(key, answers[key.url])
-            store(key, texts[key.url], cache)
+            store(key, text, cache)
+        texts[key] = text
+    answers = ask_host(tuple(dict.fromkeys(key.url for key in why))) if why else {}
+    for key, error_text in why.items():
+        if not answers.get(key.url):
+            raise Failed(
+                f"The {key.name} signing key at {key.url} can be fetched neither from here ({error_text[:200]}) nor by the host.",
+                "Check the network of either, or name a mirror with `mirrors:` in the playbook.",
+            )
+        texts[key] = compare(key, answers[key.url])
+        store(key, texts[key], cache)
     return attach(plan, texts)

@@ -1,28 +1,33 @@
-"""Looking at a host and deciding: the probe, the question whether sources can be reached, and the plan made of both. Nothing is changed."""
+"""Looking at a host and deciding: the probe, the question whether sources can be reached, and the plan made of both. Nothing is changed.
+
+What only the answer needs is imported while the host is still answering, so the imports stand in the functions.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from provision import reach
-from provision.capture import split
-from provision.catalog import Catalog
 from provision.errors import ProbeFailed
-from provision.facts import parse
-from provision.model import Facts, Plan, Reach
-from provision.plan import Step, plan, watched, watched_disks
-from provision.playbook import Loaded
 from provision.probe import probe_args, probe_script
-from provision.progress import Progress
-from provision.spec import Spec
-from provision.transport import Transport
+from provision.watched import watched, watched_disks
+
+if TYPE_CHECKING:
+    from provision.catalog import Catalog
+    from provision.model import Facts, Plan, Reach
+    from provision.plan import Step
+    from provision.playbook import Loaded
+    from provision.progress import Progress
+    from provision.spec import Spec
+    from provision.transport import Transport
 
 PROBE_TIMEOUT = 180.0
 
@@ -55,11 +60,22 @@ def _reach_text() -> str:
     return (resources.files("provision") / "scripts" / "reach.sh").read_text(encoding="utf-8")
 
 
+def _read_ahead() -> None:
+    import provision.capture
+    import provision.facts
+    import provision.plan
+    import provision.report.text  # noqa: F401
+
+
 def observe(transport: Transport, spec: Spec, steps: Sequence[Step] = ()) -> tuple[bytes, Facts]:
     """Run the probe: one connection, one command. Returns the raw capture and the facts. Raises ProbeFailed, Unreachable, SudoError kinds."""
     mark = secrets.token_hex(8)
     args = probe_args(mark, asked_at=int(time.time()), paths=watched(spec, steps), disks=watched_disks(spec))
+    threading.Thread(target=_read_ahead, daemon=True).start()
     result = transport.run(probe_script(), *args, sudo=True, timeout=PROBE_TIMEOUT)
+    from provision.capture import split
+    from provision.facts import parse
+
     try:
         return result.out, parse(split(result.out, mark))
     except ProbeFailed as error:
@@ -80,6 +96,8 @@ def capture_root(root: str, arch: str | None, spec: Spec) -> bytes:
 
 
 def ask_reach(transport: Transport, spec: Spec, asked: Sequence[tuple[str, str]]) -> Mapping[str, Reach]:
+    from provision import reach
+
     mark = secrets.token_hex(8)
     words = [word for pair in asked for word in pair]
     result = transport.run(reach.script(_reach_text(), spec.proxy), mark, *words, sudo=True, timeout=180)
@@ -98,6 +116,8 @@ def plan_of(
 def decide(
     transport: Transport, facts: Facts, spec: Spec, catalog: Catalog, options: RunOptions, progress: Progress
 ) -> tuple[Facts, Plan]:
+    from provision.plan import plan
+
     decided = plan(facts, spec, catalog, options.steps)
     # Twice at most: a source that cannot be reached may make way for another.
     for _ in range(2):
@@ -113,6 +133,10 @@ def decide(
 
 def plan_from_capture(raw: bytes, loaded: Loaded, catalog: Catalog, steps: Sequence[Step] = ()) -> tuple[Facts, Plan]:
     """Decide from a capture alone; no host is asked anything."""
+    from provision.capture import split
+    from provision.facts import parse
+    from provision.plan import plan
+
     facts = parse(split(raw))
     return facts, plan(facts, loaded.spec, catalog, steps)
 

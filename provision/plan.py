@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
+from provision import daemonjson
 from provision.catalog import Catalog
 from provision.errors import Unsupported
 from provision.model import CHANGE, LATER, REFUSED, Decision, Facts, GpuRow, Item, Plan, PlatformRow, Problem
 from provision.rows import Platform
 from provision.spec import Spec
-from provision.steps import Context, Result, daemon, docker, driver, network, preflight, smoke, storage, toolkit
+from provision.steps import Context, Result, access, daemon, docker, driver, network, preflight, smoke, storage, toolkit
+
+# What a proof depends on; a service that is only started again is the same as before.
+PROVED_KINDS = ("packages", "json-merge", "kernel-module", "reboot")
 
 
 class Step(Protocol):
@@ -23,77 +27,67 @@ class Step(Protocol):
     def __call__(self, facts: Facts, spec: Spec, platform: Platform) -> Iterable[Item]: ...
 
 
-def watched(spec: Spec, steps: Sequence[Step] = ()) -> tuple[str, ...]:
-    """The paths whose state the probe must report for this spec."""
-    paths = [*driver.WATCHED]
-    if spec.proxy.http or spec.proxy.https:
-        paths += network.WATCHED
-    for step in steps:
-        paths += getattr(step, "watch", ())
-    return tuple(dict.fromkeys(paths))
-
-
-def watched_disks(spec: Spec) -> tuple[str, ...]:
-    """The directories whose free space the probe must report."""
-    return ("/", spec.docker.data_root or "/var/lib/docker")
-
-
 def plan(facts: Facts, spec: Spec, catalog: Catalog, steps: Sequence[Step] = ()) -> Plan:
     """Decide everything for one host. An unsupported system still gives a plan, with the refusal among its problems."""
-    cloud = catalog.cloud(facts.dmi)
-    problems = list(preflight.system(facts, spec.preflight.allow_container))
+    row = PlatformRow(
+        facts.os.id, facts.os.version_id, facts.os.codename, "", facts.arch, catalog.cloud(facts.dmi), facts.os.pretty_name
+    )
+    surroundings = preflight.system(facts, spec.preflight.allow_container)
     try:
         platform = catalog.platform(facts.os, facts.arch)
     except Unsupported as error:
-        row = PlatformRow(facts.os.id, facts.os.version_id, facts.os.codename, "", facts.arch, cloud, facts.os.pretty_name)
-        problems.append(Problem("system/unsupported", error.message, error.fix, unsupported=True))
-        return _unsupported(facts, catalog, row, problems)
-    row = PlatformRow(platform.id, platform.version, platform.codename, platform.family, facts.arch, cloud, facts.os.pretty_name)
-    if problems:
-        return _unsupported(facts, catalog, row, problems)
+        problem = Problem("system/unsupported", error.message, error.fix, unsupported=True)
+        return _unsupported(facts, catalog, row, (*surroundings, problem))
+    row = replace(row, id=platform.id, version=platform.version, codename=platform.codename, family=platform.family)
     ctx = Context(facts, spec, platform, catalog)
-    before = preflight.decide(ctx)
-    net, disk = network.decide(ctx), storage.decide(ctx)
-    engine_result, engine = docker.decide(ctx)
-    driver_result, state = driver.decide(ctx)
-    tool = toolkit.decide(ctx, engine, state)
-    wanted: dict[str, Any] = daemon.wanted(ctx, engine) if engine else {}
-    for key, value in tool.daemon.items():
-        wanted[key] = {**wanted[key], **value} if isinstance(wanted.get(key), dict) and isinstance(value, dict) else value
-    configured = daemon.decide(ctx, engine, wanted, early=not tool.daemon)
-    people = docker.access(ctx) if engine else Result()
-    toolkit_there = tool.decisions[toolkit.STEP].action in ("install", "keep") or bool(tool.daemon)
-    proof = smoke.decide(ctx, engine, state, toolkit_there)
-    results = [before, net, disk, engine_result, driver_result, tool, configured, people, proof]
+    results = _results(ctx)
     own = [item for step in steps for item in step(facts, spec, platform)]
-    items = sorted([i for r in results for i in r.items] + own, key=lambda item: item.phase)
-    items = _later(items)
-    decisions: dict[str, Decision] = {}
-    for result in results:
-        decisions.update(result.decisions)
-        problems += result.problems
-    changes = any(i.state == CHANGE for i in items)
-    urls = tuple(dict.fromkeys(url for r in results for url in r.urls)) if changes else ()
-    installs = {i.id for i in items if i.state == CHANGE and i.kind == "packages"}
-    problems += preflight.space(
-        ctx, "docker/packages" in installs, "driver/packages" in installs, "toolkit/packages" in installs, bool(installs)
-    )
-    problems += preflight.reachable(urls, dict(facts.reach))
+    items = _later(sorted([*_distinct(results), *own], key=lambda item: item.phase))
+    decisions = {name: decision for result in results for name, decision in result.decisions.items()}
+    urls = _urls(results) if any(i.state == CHANGE for i in items) else ()
+    problems = (*surroundings, *(p for r in results for p in r.problems), *preflight.before(ctx, items, urls))
     if problems:
         items = [replace(i, state=REFUSED) if i.state == CHANGE else i for i in items]
+    if surroundings:
+        decisions = {name: _refused(decision, surroundings[0]) for name, decision in decisions.items()}
     kinds = {i.kind for i in items if i.state == CHANGE}
     return Plan(
         host=facts.host,
         platform=row,
-        gpus=_gpus(ctx.facts, catalog),
+        gpus=_gpus(facts, catalog),
         decisions=decisions,
         items=tuple(items),
-        problems=tuple(problems),
-        notices=tuple(n for r in results for n in r.notices),
+        problems=problems,
+        notices=tuple(dict.fromkeys(n for r in results for n in r.notices)),
         reboot="needed" if "reboot" in kinds else "possible" if "kernel-module" in kinds else "no",
-        restarts=tuple(r for i in items if i.state == CHANGE for r in i.restarts),
+        restarts=tuple(dict.fromkeys(r for i in items if i.state == CHANGE for r in i.restarts)),
         urls=urls,
     )
+
+
+def _results(ctx: Context) -> list[Result]:
+    """What each step decides. Later ones see what earlier ones will have made of the host."""
+    net, disk = network.decide(ctx), storage.decide(ctx)
+    engine_result, engine = docker.decide(ctx)
+    driver_result, state = driver.decide(ctx)
+    tool = toolkit.decide(ctx, engine, state)
+    keys = daemonjson.overlay(dict(tool.daemon), daemon.wanted(ctx, engine)) if engine else {}
+    restart = "; ".join(r.restart for r in (tool, net) if r.restart)
+    configured = daemon.decide(ctx, engine, keys, restart)
+    people = access.decide(ctx) if engine else Result()
+    before = [preflight.decide(ctx), net, disk, engine_result, driver_result, tool, configured, people]
+    changing = tuple(i.id for r in before for i in r.items if i.state == CHANGE and i.kind in PROVED_KINDS)
+    there = tool.decisions[toolkit.STEP].action in ("install", "keep") or bool(tool.daemon)
+    return [*before, smoke.decide(ctx, engine, state, there, changing)]
+
+
+def _distinct(results: Iterable[Result]) -> list[Item]:
+    """All items, each id once: the driver and its fabric manager may want the same source."""
+    return list({item.id: item for result in results for item in result.items}.values())
+
+
+def _urls(results: Iterable[Result]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(url for result in results for url in result.urls))
 
 
 def _later(items: list[Item]) -> list[Item]:
@@ -101,11 +95,8 @@ def _later(items: list[Item]) -> list[Item]:
     out: list[Item] = []
     after = False
     for item in items:
-        out.append(
-            replace(item, state=LATER, action=None, why=f"after the reboot: {item.why}")
-            if after and item.state == CHANGE
-            else item
-        )
+        waits = after and item.state == CHANGE
+        out.append(replace(item, state=LATER, action=None, why=f"after the reboot: {item.why}") if waits else item)
         after = after or (item.kind == "reboot" and item.state == CHANGE)
     return out
 
@@ -118,11 +109,22 @@ def _gpus(facts: Facts, catalog: Catalog) -> tuple[GpuRow, ...]:
     return tuple(rows)
 
 
-def _unsupported(facts: Facts, catalog: Catalog, row: PlatformRow, problems: list[Problem]) -> Plan:
-    refusal = Decision("refuse", problems[0].message)
-    decisions = dict.fromkeys(("docker", "driver", "toolkit", "fabricmanager", "smoke"), refusal)
+def _refused(decision: Decision, problem: Problem) -> Decision:
+    return replace(decision, action="refuse", why=problem.message)
+
+
+def _unsupported(facts: Facts, catalog: Catalog, row: PlatformRow, problems: tuple[Problem, ...]) -> Plan:
+    """A plan that decides nothing, for a system of which nothing is known."""
+    details: Mapping[str, Mapping[str, object]] = {
+        docker.STEP: docker.nothing(),
+        driver.STEP: driver.nothing(),
+        toolkit.STEP: {"version": None, "packages": [], "repository": None},
+        "fabricmanager": {"packages": []},
+        smoke.STEP: {"image": None},
+    }
+    decisions = {name: Decision("refuse", problems[0].message, values) for name, values in details.items()}
     item = Item("system", "preflight", "system", REFUSED, problems[0].message)
-    return Plan(facts.host, row, _gpus(facts, catalog), decisions, (item,), tuple(problems))
+    return Plan(facts.host, row, _gpus(facts, catalog), decisions, (item,), problems)
 
 
 def digest(plan: Plan) -> str:

@@ -12,27 +12,32 @@ from provision.model import Reach
 from provision.sh import Sh, quote
 from provision.spec import Proxy
 
-# What downloaders say, by what it means. From apt's methods (connect.cc, http.cc, gnutls/openssl), curl and wget; first match wins.
-SAYINGS = (
-    (
-        "dns",
-        re.compile(
-            r"could not resolve|temporary failure resolving|name or service not known|unable to resolve|no address associated",
-            re.I,
+# Seconds that scripts/reach.sh gives one download.
+LIMIT = 40
+
+# What downloaders say, by what it means, in the order in which it tells most. From apt's methods (connect.cc, http.cc, gnutls and openssl), curl and
+# wget; URLs are taken out of a line before it is compared, as they may hold any of these words.
+SAYINGS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (state, re.compile(words, re.I))
+    for state, words in (
+        (
+            "dns",
+            r"could not resolve|temporary failure (resolving|in name resolution)|name or service not known|unable to resolve|no address associated"
+            r"|bad address",
         ),
-    ),
-    ("proxy", re.compile(r"\b407\b|proxy authentication|proxy connect aborted|invalid response from proxy", re.I)),
-    ("tls", re.compile(r"certificate|ssl|tls|handshake", re.I)),
-    ("missing", re.compile(r"\b404\b|not found", re.I)),
-    (
-        "connect",
-        re.compile(
-            r"could not connect|unable to connect|connection (refused|timed out|failed|reset)|no route|network is unreachable|timed? ?out|failed to connect|cannot initiate",
-            re.I,
+        ("proxy", r"\b407\b|proxy authentication|proxy connect aborted|invalid response from proxy"),
+        ("tls", r"certificate|\bssl\b|\btls\b|handshake"),
+        ("missing", r"\b404\b|\b410\b"),
+        (
+            "connect",
+            r"could not connect|unable to connect|connection (refused|timed out|failed|reset)|no route|network is unreachable|timed? ?out"
+            r"|failed to connect|cannot initiate|couldn't connect",
         ),
-    ),
-    ("http", re.compile(r"\b[345]\d\d\b|returned error", re.I)),
+        ("http", r"\b[345]\d\d\b|returned error"),
+    )
 )
+_URL = re.compile(r"\S+://\S+")
+_PREFIX = re.compile(r"^(E: |W: |Err:\d+ |curl: |wget: |Failed to fetch )+")
 
 
 def script(text: str, proxy: Proxy) -> Sh:
@@ -66,11 +71,15 @@ def _one(url: str, rc: int, text: str, body: str) -> Reach:
         return Reach(url, "ok", "", content)
     if rc == 127:
         return Reach(url, "no-client", "the host has no apt-helper, curl or wget")
-    words = [w.strip() for w in text.splitlines() if w.strip()]
-    state = "connect" if rc in (124, 143) else "error"
-    for name, pattern in SAYINGS:
-        if any(pattern.search(w) for w in words):
-            state = name
-            break
-    chosen = next((w for w in words if w.startswith(("E:", "Err:", "curl:", "W:"))), words[-1] if words else f"exit code {rc}")
-    return Reach(url, state, chosen[:200])
+    lines = [_telling(line) for line in text.splitlines() if line.strip()]
+    for state, saying in SAYINGS:
+        said = next((line for line in lines if saying.search(line)), None)
+        if said is not None:
+            return Reach(url, state, said[:200])
+    said = next((line for line in reversed(lines) if line), f"exit code {rc}")
+    return Reach(url, "connect" if rc in (124, 143) else "error", f"no answer within {LIMIT} s" if rc == 124 else said[:200])
+
+
+def _telling(line: str) -> str:
+    """What a downloader's line says besides naming the URL and itself."""
+    return " ".join(_PREFIX.sub("", _URL.sub("", _PREFIX.sub("", line.strip()))).split())

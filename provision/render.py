@@ -86,6 +86,49 @@ def stage(plan: Plan, *, run_id: str, proxy: str = "", no_proxy: str = "", lock_
     )
 
 
+def rollback(host: str, *, run_id: str, runs: Sequence[str] = (), lock_wait: int = LOCK_WAIT) -> Sh:
+    """A stage that takes back what the host's receipts say that runs of mlhost have added, and nothing else.
+
+    `runs` are the ids of the runs to be taken back, all of them if empty. Packages are removed, never purged; packages that were removed come
+    back; files get their former content unless somebody has changed them since. Upgraded packages stay as they are (with a note).
+    """
+    for run in (run_id, *runs):
+        if not _RUN.fullmatch(run):
+            raise RenderError(f"{run!r} is not a run id.", "Use letters, digits, dots, dashes and underscores.")
+    rendered = [
+        _Rendered(
+            number,
+            f"rollback/{name}",
+            title,
+            Sh(f"rollback/{name}: {title}"),
+            _body(_call(f"no_{name}")),
+            _body(_call(f"take_back_{name}")),
+        )
+        for number, (name, title) in enumerate(_ROLLBACK, 1)
+    ]
+    names = ("apt", "service", "file", "group_member", "rollback")
+    prelude = "\n".join([_fragment("prelude.sh"), *(_fragment(f"actions/{name}.sh") for name in names)])
+    return template(
+        "stage.sh.j2",
+        host=Sh(_line(host)),
+        host_word=_line(host),
+        run=run_id,
+        items=rendered,
+        prelude=Sh(f"{prelude}\nLOCK_WAIT=${{MLHOST_LOCK_WAIT:-{int(lock_wait)}}}\n"),
+        environment=[_call("rollback_begin", *runs)],
+    )
+
+
+_ROLLBACK = (
+    ("members", "users leave the groups that they were put into"),
+    ("holds", "packages are no longer held"),
+    ("packages", "added packages go, removed ones come back"),
+    ("services", "services are no longer enabled"),
+    ("files", "files are as they were"),
+    ("receipts", "nothing is left to be taken back"),
+)
+
+
 def smoke_script(smoke: actions.Smoke, *, write_proof: bool = False) -> Sh:
     """A script for `verify`: prints `check<TAB>id<TAB>ok|failed<TAB>evidence` lines; exits 0 when all are ok, 1 otherwise.
 

@@ -1,4 +1,7 @@
-"""One host from probe to proof: look, carry out, reboot, look again, until nothing is left to do. What it decides with is pure and lives elsewhere."""
+"""One host from probe to proof: look, carry out, reboot, look again, until nothing is left to do. What it decides with is pure and lives elsewhere.
+
+What a run that finds nothing to do does not need, or needs only once the host has answered, is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from provision import keys, render
-from provision.catalog import Catalog
 from provision.errors import Error
-from provision.follow import Followed, HostBusy, apply, follow_active
 from provision.look import RunOptions, ask_reach, capture_root, decide, facts_of, observe, plan_from_capture, plan_of
-from provision.model import Check, Facts, HostReport, Outcome, Plan, Timing
-from provision.plan import digest
-from provision.playbook import Loaded
-from provision.progress import Progress
-from provision.reboot import ask as ask_reboot
-from provision.reboot import continue_unit, reboot_and_wait
-from provision.report.describe import describe
-from provision.spec import Spec
-from provision.steps.smoke import STEP as SMOKE
-from provision.transport import Transport
 from provision.transport.errors import SudoPasswordNeeded
+
+if TYPE_CHECKING:
+    from provision.catalog import Catalog
+    from provision.follow import Followed
+    from provision.model import Check, Facts, HostReport, Outcome, Plan, Timing
+    from provision.playbook import Loaded
+    from provision.progress import Progress
+    from provision.spec import Spec
+    from provision.transport import Transport
 
 # Enough for: a run of somebody else's, stage, reboot, stage, proof; more means that the host does not settle.
 MAX_STAGES = 6
@@ -43,11 +43,15 @@ class Clock:
         self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - since
 
     def timings(self) -> tuple[Timing, ...]:
+        from provision.model import Timing
+
         return tuple(Timing(name, seconds) for name, seconds in self._seconds.items())
 
 
 def script_of(decided: Plan, loaded: Loaded, options: RunOptions, transport: Transport | None = None) -> str:
     """The very script that would run for the plan's next stage. Keys come from the cache, the network, or (with a transport) from the host."""
+    from provision import render
+
     return render.stage(
         _with_keys(decided, loaded.spec, options, transport), run_id=_run_id(), lock_wait=_lock_wait(loaded.spec, options)
     )
@@ -69,6 +73,8 @@ def _owner() -> str:
 
 
 def _with_keys(decided: Plan, spec: Spec, options: RunOptions, transport: Transport | None) -> Plan:
+    from provision import keys
+
     def host(urls: tuple[str, ...]) -> Mapping[str, bytes]:
         if transport is None:
             return {}
@@ -151,6 +157,8 @@ class _Work:
             began = time.monotonic()
             owner = f"{facts.run.owner or 'somebody'} since {facts.run.since or 'a while'}"
             self.progress.stage(self.transport.name, f"following the run that {owner} has going here")
+            from provision.follow import follow_active
+
             followed = follow_active(self.transport, facts.run.id, self.progress, self.options.timeout)
             self.keep(followed)
             self.clock.add("follow", began)
@@ -172,6 +180,11 @@ class _Work:
 
     def stage(self, facts: Facts, decided: Plan) -> HostReport | None:
         """Carry out one stage; None where the next look is to decide how it goes on."""
+        from provision import render
+        from provision.follow import HostBusy, apply
+        from provision.plan import digest
+        from provision.report.describe import describe
+
         began = time.monotonic()
         ready = _with_keys(decided, self.spec, self.options, self.transport)
         self.clock.add("keys", began)
@@ -222,12 +235,17 @@ class _Work:
                 return self.report(
                     "reboot", f"The rest needs a reboot: {why}.", "Reboot this machine and run the same command again."
                 )
-            ask_reboot(self.transport, continue_unit(self.options.self_command, str(Path.cwd())))
+            from provision.reboot import ask, continue_unit
+
+            ask(self.transport, continue_unit(self.options.self_command, str(Path.cwd())))
             return self.report(
                 "rebooting",
                 f"This machine reboots now: {why}. mlhost goes on by itself afterwards.",
                 "Follow it then with `mlhost status --follow`.",
             )
+        from provision.model import Outcome
+        from provision.reboot import reboot_and_wait
+
         reboot_and_wait(self.transport, facts.boot_id or "", lambda text: self.progress.wait(self.transport.name, text))
         self.outcomes.append(Outcome("reboot", "changed", time.monotonic() - began, "the boot id has changed"))
         self.clock.add("reboot", began)
@@ -239,6 +257,8 @@ class _Work:
         self.log = followed.log or self.log
 
     def report(self, status: str, message: str = "", fix: str = "") -> HostReport:
+        from provision.model import HostReport
+
         code = {"converged": 0, "changed": 0, "rebooting": 0, "unsupported": 5, "reboot": 6}.get(status, 1)
         return HostReport(
             self.transport.name,
@@ -268,6 +288,9 @@ def _is_here(transport: Transport) -> bool:
 
 def _proof_checks(decided: Plan | None, proof: Mapping[str, str]) -> tuple[Check, ...]:
     """The proof on the host as checks for the report."""
+    from provision.model import Check
+    from provision.steps.smoke import STEP as SMOKE
+
     item = next((i for i in decided.items if i.step == SMOKE and i.state == "ok"), None) if decided else None
     if item is None:
         return ()

@@ -57,7 +57,10 @@ def free_port() -> int:
 def make_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
     """A new key pair at `path` and `path`.pub."""
     size = ["-b", "2048"] if kind == "rsa" else []
-    subprocess.run([needs("ssh-keygen", "openssh-client"), "-q", "-t", kind, *size, "-N", passphrase, "-C", path.name, "-f", str(path)], check=True)
+    subprocess.run(
+        [needs("ssh-keygen", "openssh-client"), "-q", "-t", kind, *size, "-N", passphrase, "-C", path.name, "-f", str(path)],
+        check=True,
+    )
     return path
 
 
@@ -138,11 +141,18 @@ def running_sshd(
         "PidFile none",
         "MaxStartups 100",
         "LogLevel VERBOSE",
+        # The rc files of whoever runs the tests are none of their business, and may take long.
+        *([] if world else [f"SetEnv HOME={directory}"]),
     ]
     lines = [*options, *(line for line in defaults if line.split()[0].lower() not in said)]
     config = directory / "sshd_config"
     config.write_text("\n".join(lines) + "\n")
-    if subprocess.run([program, "-t", "-f", str(config), "-o", "PerSourcePenalties=no"], capture_output=True, check=False).returncode == 0:
+    if (
+        subprocess.run(
+            [program, "-t", "-f", str(config), "-o", "PerSourcePenalties=no"], capture_output=True, check=False
+        ).returncode
+        == 0
+    ):
         config.write_text("PerSourcePenalties no\n" + config.read_text())  # OpenSSH 9.8 and newer would lock 127.0.0.1 out
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where sshd separates its privileges
@@ -172,8 +182,15 @@ def can_have_a_world() -> bool:
     """Whether this machine lets us make a private mount namespace with an overlay in it."""
     if os.geteuid() != 0 or not shutil.which("unshare"):
         return False
-    probe = "mount -t tmpfs t /run && mkdir /run/u /run/w && mount -t overlay o -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w /etc"
-    return subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
+    probe = (
+        "mount -t tmpfs t /run && mkdir /run/u /run/w && mount -t overlay o -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w /etc"
+    )
+    return (
+        subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", probe], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 class Relay:
@@ -232,13 +249,17 @@ class Relay:
 def agent_with(directory: Path, *keys: Path) -> Iterator[Path]:
     """A real ssh-agent that holds these keys (without passphrase); gives its socket."""
     path = directory / "agent"
-    process = subprocess.Popen([needs("ssh-agent", "openssh-client"), "-D", "-a", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [needs("ssh-agent", "openssh-client"), "-D", "-a", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         end = time.monotonic() + 10
         while not path.exists() and time.monotonic() < end:
             time.sleep(0.02)
         for key in keys:
-            subprocess.run([needs("ssh-add", "openssh-client"), "-q", str(key)], check=True, env={**os.environ, "SSH_AUTH_SOCK": str(path)})
+            subprocess.run(
+                [needs("ssh-add", "openssh-client"), "-q", str(key)], check=True, env={**os.environ, "SSH_AUTH_SOCK": str(path)}
+            )
         yield path
     finally:
         process.terminate()

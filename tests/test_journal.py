@@ -97,7 +97,7 @@ def test_a_run_is_told_from_its_start_to_its_exit_code(shell: list[str], state: 
     assert folder.parent.stat().st_mode & 0o777 == 0o700
     assert Path(state).stat().st_mode & 0o777 == 0o755
     assert not (Path(state) / "lock").exists()
-    assert not list(Path(state).glob("follow.*"))
+    assert not list(folder.glob("follow.*"))
 
 
 def test_output_of_any_size_and_kind_arrives_whole(shell: list[str], state: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tests.lab.delay import DelayProxy
 from tests.lab.mirror import Mirror, mirror_from
 from tests.lab.need import LabUnavailable
+from tests.lab.nshost import Network, NsHost
 from tests.lab.proxy import CachingProxy
 from tests.lab.registry import Registry
 from tests.lab.server import FileServer
@@ -196,6 +197,61 @@ def test_the_registry_speaks_the_registry_protocol(registry: Registry) -> None:
         conn.sendall(b"GET /v2/_catalog HTTP/1.0\r\n\r\n")
         answer = everything(conn)
     assert b'{"repositories":[]}' in answer
+
+
+class TestNamespaceHost:
+    def test_it_is_a_debian_of_its_own_with_the_labs_accounts(self, sshd_host: NsHost) -> None:
+        assert "VERSION_CODENAME=trixie" in sshd_host.run("cat /etc/os-release").out
+        assert sshd_host.run("sudo -n id -u").out == "0\n"
+        assert sshd_host.run("sudo -n id -u", user="secure", check=False).code == 1
+        assert sshd_host.run("sudo -S id -u", user="secure", stdin="correct horse\n").out == "0\n"
+
+    def test_two_hosts_see_nothing_of_each_other(self, network: Network, sshd_host: NsHost) -> None:
+        other = network.host()
+        other.wait()
+        other.run("touch /etc/only-here", user="root")
+        assert sshd_host.run("test -e /etc/only-here", check=False).code == 1
+        other.stop()
+
+    def test_with_systemd_it_runs_services_and_reboots(self, systemd_host: NsHost) -> None:
+        systemd_host.run("systemctl is-system-running --wait", timeout=60)
+        systemd_host.run("echo kept > kept")
+        before = systemd_host.boot_id()
+        systemd_host.reboot()
+        assert systemd_host.boot_id() != before
+        assert systemd_host.run("cat kept").out == "kept\n"
+
+    @pytest.mark.slow
+    def test_a_container_sees_the_doubles_gpus_in_every_way_docker_has(
+        self, systemd_host: NsHost, engine_vendors: Vendors, network_vendor_server: FileServer
+    ) -> None:
+        add_sources(systemd_host, engine_vendors, network_vendor_server.url)
+        packages = "docker-ce nvidia-driver-cuda nvidia-container-toolkit"
+        systemd_host.run(f"sudo apt-get update && sudo apt-get install -qy --no-install-recommends {packages}")
+        systemd_host.run("sudo tee /etc/docker/daemon.json && sudo systemctl restart docker", stdin=DAEMON)
+        systemd_host.run(SHELL_IMAGE)
+        expected = systemd_host.run("nvidia-smi -L").out
+        assert "UUID: GPU-" in expected
+        for words in ("--gpus all", "--device nvidia.com/gpu=all", "--runtime=nvidia -e NVIDIA_VISIBLE_DEVICES=all"):
+            assert systemd_host.run(f"sudo docker run --rm {words} lab-shell nvidia-smi -L").out == expected
+        without = systemd_host.run("sudo docker run --rm lab-shell nvidia-smi -L", check=False)
+        assert without.code == 127
+
+
+DAEMON = '{"features": {"cdi": true}, "runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}'
+SHELL_IMAGE = (
+    "mkdir -p image/bin image/usr/bin && cd image && cp /bin/sh bin/ && cp --parents $(ldd /bin/sh | grep -o '/[^ ]*') . "
+    "&& tar -c . | sudo docker import -c 'ENV PATH=/usr/bin:/bin' - lab-shell"
+)
+
+
+def add_sources(host: NsHost, vendors: Vendors, base: str) -> None:
+    places = {"docker": "linux/debian trixie stable", "toolkit": "stable/deb/amd64 /", "cuda": "debian13/x86_64 /"}
+    for name, place in places.items():
+        key = f"/etc/apt/keyrings/{name}.asc"
+        host.run(f"mkdir -p /etc/apt/keyrings && cat > {key}", user="root", stdin=vendors.keys[name].public().decode())
+        line = f"deb [signed-by={key}] {vendors.url(name, base)}/{place}\n"
+        host.run(f"cat > /etc/apt/sources.list.d/{name}.list", user="root", stdin=line)
 
 
 @pytest.mark.vm

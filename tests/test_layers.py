@@ -13,7 +13,7 @@ PROVISION = Path(__file__).resolve().parent.parent / "provision"
 LAYERS = (
     ("errors", "actions"),
     ("model", "sh"),
-    ("openpgp", "rows", "spec", "daemonjson", "capture"),
+    ("openpgp", "rows", "spec", "watched", "daemonjson", "capture"),
     ("aptsource", "catalog", "catalog_systems", "facts", "playbook*", "ownsteps", "probe"),
     ("steps",),
     ("plan",),

@@ -79,6 +79,7 @@ class Host:
             "MLHOST_EVENTS": str(journal),
             "MLHOST_PAUSE": "0.01",
             "MLHOST_PATIENCE": "3",
+            "MLHOST_PROC_MOUNTS": str(self.stub / "mounts"),
         }
         done = subprocess.run(
             [*self.shell, str(self.folder / "script.sh")],
@@ -197,6 +198,7 @@ def test_every_kind_renders_to_a_script_that_shellcheck_accepts(tmp_path: Path) 
     texts = [
         script(*ALL_KINDS, mount, own, actions.File("/etc/hostile", HOSTILE), actions.Reboot("a kernel")),
         render.smoke_script(actions.Smoke("embedded", 1, "gpus")),
+        render.rollback("h", run_id="b", runs=["run-1"]),
         script(),
         script(mount),
         script(actions.Command("true", "true")),
@@ -622,7 +624,28 @@ def test_unit_files_are_reloaded_only_when_they_changed(host: Host) -> None:
     assert len([call for call in host.calls("systemctl") if "daemon-reload" in call]) == 1
 
 
-# ---------------------------------------------------------------- modules, groups
+# ---------------------------------------------------------------- mounts, modules, groups
+
+
+def test_a_disk_is_mounted_by_a_unit_before_docker(host: Host) -> None:
+    host.knows("mounts", "/dev/root / ext4 rw 0 0\n")
+    text = script(actions.Mount("/dev/disk/by-id/nvme-1", "/data"))
+    assert host.run(text) == 0, host.log
+    unit = host.read("/etc/systemd/system/mlhost-mount-data.service")
+    assert "Before=containerd.service docker.service" in unit
+    assert "ExecStart=/bin/sh /usr/local/lib/mlhost/mount-disk /dev/disk/by-id/nvme-1 /data ext4" in unit
+    assert host.run(text) == 0
+    assert host.states() == ["ok"]
+    host.knows("mounts")
+    assert host.run(text) == 0, host.log
+    assert host.states() == ["changed"]
+
+
+def test_a_module_with_a_dash_in_its_name_is_found_under_its_other_name(host: Host) -> None:
+    text = script(actions.KernelModule(("nvidia-uvm",)))
+    assert host.run(text) == 0, host.log
+    assert host.run(text) == 0
+    assert host.states() == ["ok"]
 
 
 def test_a_module_in_use_needs_a_reboot_and_the_rest_waits_for_it(host: Host) -> None:
@@ -654,6 +677,46 @@ def test_a_user_that_does_not_exist_is_named(host: Host) -> None:
 def test_a_group_that_does_not_exist_is_made(host: Host) -> None:
     assert host.run(script(actions.GroupMember("bob", "gpu"))) == 0, host.log
     assert any("<gpu>" in call for call in host.calls("groupadd"))
+
+
+# ---------------------------------------------------------------- taking it back
+
+
+def test_a_rollback_takes_back_what_runs_have_added_and_a_second_one_finds_nothing(host: Host) -> None:
+    give_the_host_a_past(host)
+    before = {path: text for path, (_, text) in host.snapshot().items()}
+    assert host.run(script(*ALL_KINDS)) == 0, host.log
+    back = render.rollback("a-host", run_id="back-1")
+    assert host.run(back) == 0, host.log
+    assert host.states() == ["changed"] * 6, host.events
+    left = {path: text for path, (_, text) in host.snapshot().items()}
+    # a user's own step and the running state of services are not the receipts' business
+    extra = {path for path in left if path not in before}
+    assert extra == {str(host.root / "etc/own"), str(host.root / "run/mlhost/docker.loaded")}
+    assert {path: left[path] for path in before} == before
+    assert sorted(path.name for path in (host.stub / "packages").iterdir()) == ["docker.io"]
+    assert (host.stub / "groups/docker").read_text() == ""
+    assert host.run(back) == 0, host.log
+    assert host.states() == ["ok"] * 6
+
+
+def test_a_rollback_leaves_alone_what_somebody_has_changed_since(host: Host) -> None:
+    assert host.run(script(actions.File("/etc/a", "ours\n"), actions.File("/etc/b", "ours\n"))) == 0
+    host.write("/etc/a", "theirs\n")
+    assert host.run(render.rollback("a-host", run_id="back-1")) == 0, host.log
+    assert host.read("/etc/a") == "theirs\n"
+    assert not host.has("/etc/b")
+    assert "/etc/a has been changed since; it stays" in [event.detail for event in host.events if event.kind == "note"]
+
+
+def test_a_file_that_two_runs_have_written_gets_its_first_content_back(host: Host) -> None:
+    host.write("/etc/a", "first\n")
+    for number, text in enumerate(("second\n", "third\n"), 1):
+        assert host.run(render.stage(plan(actions.File("/etc/a", text)), run_id=f"run-{number}")) == 0
+    assert host.run(render.rollback("a-host", run_id="back-1", runs=["run-2"])) == 0, host.log
+    assert host.read("/etc/a") == "second\n"
+    assert host.run(render.rollback("a-host", run_id="back-2")) == 0, host.log
+    assert host.read("/etc/a") == "first\n"
 
 
 # ---------------------------------------------------------------- the proof

@@ -59,7 +59,9 @@ def _write(path: Path, text: str) -> None:
 
 def execute(host: Path, framed: Call, wants: str = "") -> tuple[int, bytes, bytes]:
     env = {"PATH": str(host), "DOUBLE_WANTS": wants, "DOUBLE_LOG": str(host / "log")}
-    found = subprocess.run([host / "sh", *framed.argv[1:]], input=framed.stdin, capture_output=True, check=False, env=env, timeout=20)
+    found = subprocess.run(
+        [host / "sh", *framed.argv[1:]], input=framed.stdin, capture_output=True, check=False, env=env, timeout=20
+    )
     return found.returncode, found.stdout, found.stderr
 
 

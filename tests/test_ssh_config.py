@@ -56,7 +56,9 @@ def config(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.mark.parametrize("config", SAMPLES, indirect=True)
 def test_every_setting_is_what_openssh_says_it_is(config: Path) -> None:
-    shown = subprocess.run([needs("ssh", "openssh-client"), "-G", "-F", str(config), "there"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [needs("ssh", "openssh-client"), "-G", "-F", str(config), "there"], capture_output=True, text=True, check=True
+    ).stdout
     theirs: dict[str, list[str]] = {}
     for line in shown.splitlines():
         keyword, _, value = line.partition(" ")
@@ -73,7 +75,9 @@ def test_every_setting_is_what_openssh_says_it_is(config: Path) -> None:
         if ours.first(keyword) or default:
             assert _plain(ours.first(keyword) or default) == _plain(theirs[keyword][0])
     if "identityfile" in ours.values:
-        assert [ours.expand(path, tilde=True) for path in ours.values["identityfile"]] == [ours.expand(path, tilde=True) for path in theirs["identityfile"]]
+        assert [ours.expand(path, tilde=True) for path in ours.values["identityfile"]] == [
+            ours.expand(path, tilde=True) for path in theirs["identityfile"]
+        ]
     if "userknownhostsfile" in ours.values:
         said = [ours.expand(path, tilde=True) for path in ours.values["userknownhostsfile"]]
         assert said == [ours.expand(path, tilde=True) for path in theirs["userknownhostsfile"][0].split()]
@@ -127,7 +131,9 @@ def test_the_users_file_comes_before_the_systems(tmp_path: Path) -> None:
 
 def test_all_tokens_of_a_path_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLHOST_TEST_KEYS", "/keys")
-    found = host(tmp_path, "Host there\n  HostName real\n  User u\n  Port 5\n  IdentityFile ${MLHOST_TEST_KEYS}/%%-%h-%n-%p-%r-%i\n")
+    found = host(
+        tmp_path, "Host there\n  HostName real\n  User u\n  Port 5\n  IdentityFile ${MLHOST_TEST_KEYS}/%%-%h-%n-%p-%r-%i\n"
+    )
     assert found.identities == (f"/keys/%-real-there-5-u-{os.getuid()}",)
 
 

@@ -32,7 +32,13 @@ def write(tmp_path: Path) -> Write:
 
     def write_config(*lines: str, **options: object) -> SshOptions:
         path = tmp_path / "ssh_config"
-        isolated = ("HostName 127.0.0.1", "GlobalKnownHostsFile none", "IdentityAgent none", "IdentityFile none", f"UserKnownHostsFile {tmp_path}/known")
+        isolated = (
+            "HostName 127.0.0.1",
+            "GlobalKnownHostsFile none",
+            "IdentityAgent none",
+            "IdentityFile none",
+            f"UserKnownHostsFile {tmp_path}/known",
+        )
         path.write_text("\n".join(["Host there", *lines, *isolated]) + "\n")
         return SshOptions(config_file=str(path), **options)  # type: ignore[arg-type]
 
@@ -44,7 +50,12 @@ def to(write: Write) -> Callable[..., SshOptions]:
     """The same, for a server that is known and takes the user's key; further lines win."""
 
     def options(server: Sshd, *lines: str, **more: object) -> SshOptions:
-        here = (f"Port {server.port}", f"User {server.user}", f"UserKnownHostsFile {server.known_hosts()}", f"IdentityFile {server.user_key}")
+        here = (
+            f"Port {server.port}",
+            f"User {server.user}",
+            f"UserKnownHostsFile {server.known_hosts()}",
+            f"IdentityFile {server.user_key}",
+        )
         return write(*lines, *here, **more)
 
     return options
@@ -59,7 +70,9 @@ def run(options: SshOptions, script: str = "echo fine", target: str = "there") -
 
 
 def test_a_name_that_does_not_resolve_is_named(write: Write) -> None:
-    with pytest.raises(errors.NameNotFound, match=r"no-such-host\.invalid:22: the name no-such-host\.invalid cannot be resolved") as caught:
+    with pytest.raises(
+        errors.NameNotFound, match=r"no-such-host\.invalid:22: the name no-such-host\.invalid cannot be resolved"
+    ) as caught:
         run(write(), target="no-such-host.invalid")
     assert "DNS" in caught.value.fix
     assert (caught.value.exit_code, caught.value.retryable) == (4, False)
@@ -67,7 +80,7 @@ def test_a_name_that_does_not_resolve_is_named(write: Write) -> None:
 
 def test_a_refused_connection_names_the_host_and_port(write: Write) -> None:
     port = free_port()
-    with pytest.raises(errors.Refused, match=rf"127\.0\.0\.1:{port}: connection refused") as caught:
+    with pytest.raises(errors.ConnectionRefused, match=rf"127\.0\.0\.1:{port}: connection refused") as caught:
         run(write(f"Port {port}"))
     assert "sshd" in caught.value.fix
     assert (caught.value.exit_code, caught.value.retryable) == (4, True)
@@ -98,7 +111,13 @@ except Exception as problem:
     print(type(problem).__name__, problem)
 """
     flags = ["--net"] if os.geteuid() == 0 else ["--map-root-user", "--net"]
-    found = subprocess.run([unshare, *flags, sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": "."})
+    found = subprocess.run(
+        [unshare, *flags, sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": "."},
+    )
     if "unshare" in found.stderr:
         pytest.skip("unshare may not make a network namespace here")
     assert found.stdout.startswith("NoRoute 192.0.2.1:22: no route to the host"), found
@@ -127,7 +146,10 @@ def server_that(answer: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 def test_a_server_that_hangs_up_at_once_is_worth_another_try(write: Write) -> None:
-    with server_that(lambda connection: None) as port, pytest.raises(errors.HandshakeFailed, match="hung up without a word") as caught:
+    with (
+        server_that(lambda connection: None) as port,
+        pytest.raises(errors.HandshakeFailed, match="hung up without a word") as caught,
+    ):
         run(write(f"Port {port}"))
     assert "MaxStartups" in caught.value.fix
     assert caught.value.retryable
@@ -137,7 +159,10 @@ def test_something_that_is_no_ssh_server_is_quoted(write: Write) -> None:
     def answer(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    with server_that(answer) as port, pytest.raises(errors.HandshakeFailed, match=r"this is no SSH server\. It said: HTTP/1\.1 400 Bad Request"):
+    with (
+        server_that(answer) as port,
+        pytest.raises(errors.HandshakeFailed, match=r"this is no SSH server\. It said: HTTP/1\.1 400 Bad Request"),
+    ):
         run(write(f"Port {port}"))
 
 
@@ -152,7 +177,10 @@ def test_a_server_that_hangs_up_during_key_exchange_is_told_apart(write: Write) 
 
 
 def test_a_full_server_says_so(tmp_path: Path, to: Write) -> None:
-    with running_sshd(tmp_path / "sshd", ["MaxStartups 1"]) as server, socket.create_connection(("127.0.0.1", server.port)) as first:
+    with (
+        running_sshd(tmp_path / "sshd", ["MaxStartups 1"]) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as first,
+    ):
         first.recv(10)
         with pytest.raises(errors.HandshakeFailed, match=r"hung up without a word|Exceeded MaxStartups") as caught:
             run(to(server))
@@ -163,7 +191,9 @@ def test_a_full_server_says_so(tmp_path: Path, to: Write) -> None:
 
 
 def test_an_unknown_host_key_is_refused_with_its_fingerprint_and_what_to_do(server: Sshd, to: Write, tmp_path: Path) -> None:
-    shown = subprocess.run([needs("ssh-keygen"), "-lf", f"{server.host_keys[0]}.pub"], capture_output=True, text=True, check=True).stdout.split()[1]
+    shown = subprocess.run(
+        [needs("ssh-keygen"), "-lf", f"{server.host_keys[0]}.pub"], capture_output=True, text=True, check=True
+    ).stdout.split()[1]
     with pytest.raises(errors.HostKeyUnknown, match=rf"127\.0\.0\.1:{server.port}: the host's ED25519 key ") as caught:
         run(to(server, f"UserKnownHostsFile {tmp_path}/none"))
     assert shown in caught.value.message
@@ -204,7 +234,9 @@ def test_accept_new_stores_the_key_once_and_openssh_reads_it(server: Sshd, to: W
         assert run(to(server, f"UserKnownHostsFile {known}", host_keys="accept-new")) == b"fine\n"
     assert known.read_text() == f"{server.name_in_known_hosts} {public(server.host_keys[0])}\n"
     assert run(to(server, f"UserKnownHostsFile {known}")) == b"fine\n"
-    found = subprocess.run([needs("ssh-keygen"), "-F", server.name_in_known_hosts, "-f", str(known)], capture_output=True, check=False)
+    found = subprocess.run(
+        [needs("ssh-keygen"), "-F", server.name_in_known_hosts, "-f", str(known)], capture_output=True, check=False
+    )
     assert found.returncode == 0
 
 
@@ -263,7 +295,8 @@ def certified(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     with running_sshd(directory / "sshd", key_kinds=[kind]) as first:
         port = first.port
         subprocess.run(
-            [needs("ssh-keygen"), "-q", "-s", str(authority), "-I", "x", "-h", "-n", "127.0.0.1", f"{first.host_keys[0]}.pub"], check=True
+            [needs("ssh-keygen"), "-q", "-s", str(authority), "-I", "x", "-h", "-n", "127.0.0.1", f"{first.host_keys[0]}.pub"],
+            check=True,
         )
         first.stop()
         config = first.directory / "sshd_config"
@@ -316,7 +349,9 @@ def test_a_refused_login_lists_what_was_tried_and_what_the_host_accepts(server: 
     with pytest.raises(errors.AuthFailed) as caught:
         run(options)
     for key in keys:
-        fingerprint = subprocess.run([needs("ssh-keygen"), "-lf", f"{key}.pub"], capture_output=True, text=True, check=True).stdout.split()[1]
+        fingerprint = subprocess.run(
+            [needs("ssh-keygen"), "-lf", f"{key}.pub"], capture_output=True, text=True, check=True
+        ).stdout.split()[1]
         assert str(key) in caught.value.message
         assert fingerprint in caught.value.message
     assert f"{server.user}@127.0.0.1:{server.port}: login refused" in caught.value.message
@@ -332,7 +367,10 @@ def test_a_login_without_any_key_says_that_there_was_none(server: Sshd, write: W
 
 def test_too_many_keys_are_told_apart_from_wrong_keys(tmp_path: Path, to: Write) -> None:
     keys = [make_key(tmp_path / f"key{number}") for number in range(5)]
-    with running_sshd(tmp_path / "sshd", ["MaxAuthTries 3"]) as server, pytest.raises(errors.TooManyAuthFailures, match="after too many refused keys") as caught:
+    with (
+        running_sshd(tmp_path / "sshd", ["MaxAuthTries 3"]) as server,
+        pytest.raises(errors.TooManyAuthFailures, match="after too many refused keys") as caught,
+    ):
         run(to(server, *(f"IdentityFile {key}" for key in keys)))
     assert "IdentitiesOnly" in caught.value.fix
 
@@ -352,7 +390,9 @@ def test_every_kind_of_key_logs_in(server: Sshd, to: Write, tmp_path: Path, kind
 def test_a_key_named_on_the_command_line_is_tried_first(tmp_path: Path, to: Write) -> None:
     keys = [make_key(tmp_path / f"key{number}") for number in range(5)]
     with running_sshd(tmp_path / "sshd", ["MaxAuthTries 2"]) as server, agent_with(tmp_path, *keys) as agent:
-        options = to(server, f"IdentityAgent {agent}", *(f"IdentityFile {key}" for key in keys), identity_files=(str(server.user_key),))
+        options = to(
+            server, f"IdentityAgent {agent}", *(f"IdentityFile {key}" for key in keys), identity_files=(str(server.user_key),)
+        )
         assert run(options) == b"fine\n"
 
 
@@ -418,7 +458,10 @@ def test_a_user_certificate_beside_the_key_is_shown(tmp_path: Path, to: Write) -
 
 
 def test_a_server_that_takes_no_keys_is_named_as_such(tmp_path: Path, to: Write) -> None:
-    with running_sshd(tmp_path / "sshd", ["PubkeyAuthentication no", "PasswordAuthentication yes"]) as server, pytest.raises(errors.AuthFailed, match="The host accepts: password") as caught:
+    with (
+        running_sshd(tmp_path / "sshd", ["PubkeyAuthentication no", "PasswordAuthentication yes"]) as server,
+        pytest.raises(errors.AuthFailed, match="The host accepts: password") as caught,
+    ):
         run(to(server))
     assert "takes no keys" in caught.value.fix
 
@@ -428,7 +471,10 @@ def test_a_server_that_takes_no_keys_is_named_as_such(tmp_path: Path, to: Write)
 
 def test_a_jump_host_that_is_not_there_is_named(server: Sshd, to: Write) -> None:
     port = free_port()
-    with pytest.raises(errors.Refused, match=rf"On the way to .*:{server.port}, at the jump host: 127\.0\.0\.1:{port}: connection refused"):
+    with pytest.raises(
+        errors.ConnectionRefused,
+        match=rf"On the way to .*:{server.port}, at the jump host: 127\.0\.0\.1:{port}: connection refused",
+    ):
         run(to(server, f"ProxyJump 127.0.0.1:{port}"))
 
 
@@ -436,14 +482,18 @@ def test_a_jump_host_that_cannot_reach_the_target_is_named(server: Sshd, to: Wri
     options = to(server)
     config = Path(options.config_file or "")
     config.write_text(f"Host far\nHostName 127.0.0.1\nPort {free_port()}\nProxyJump there\n" + config.read_text())
-    with pytest.raises(errors.JumpFailed, match=rf"The jump host {server.user}@127\.0\.0\.1:{server.port} cannot reach 127\.0\.0\.1"):
+    with pytest.raises(
+        errors.JumpFailed, match=rf"The jump host {server.user}@127\.0\.0\.1:{server.port} cannot reach 127\.0\.0\.1"
+    ):
         run(options, target="far")
 
 
 def test_a_jump_host_with_an_unknown_key_is_refused_too(server: Sshd, to: Write, tmp_path: Path) -> None:
     options = to(server, f"UserKnownHostsFile {tmp_path}/none")
     config = Path(options.config_file or "")
-    config.write_text(f"Host far\nHostName localhost\nPort {server.port}\nHostKeyAlias x\nProxyJump there,there\n" + config.read_text())
+    config.write_text(
+        f"Host far\nHostName localhost\nPort {server.port}\nHostKeyAlias x\nProxyJump there,there\n" + config.read_text()
+    )
     with pytest.raises(errors.HostKeyUnknown, match="at the jump host"):
         run(options, target="far")
 
@@ -454,7 +504,8 @@ def test_a_chain_of_jump_hosts_is_walked_in_order(tmp_path: Path, to: Write) -> 
         config = Path(options.config_file or "")
         for name, server in (("first", first), ("second", second)):
             config.write_text(
-                config.read_text() + f"Host {name}\nHostName 127.0.0.1\nPort {server.port}\nUser {server.user}\nIdentityFile {server.user_key}\n"
+                config.read_text()
+                + f"Host {name}\nHostName 127.0.0.1\nPort {server.port}\nUser {server.user}\nIdentityFile {server.user_key}\n"
                 f"UserKnownHostsFile {server.known_hosts()}\nGlobalKnownHostsFile none\nIdentityAgent none\n"
             )
         assert run(options) == b"fine\n"
@@ -506,13 +557,19 @@ def test_a_long_silence_of_a_living_host_is_no_black_hole(server: Sshd, to: Writ
 
 
 def test_a_forced_command_is_no_shell(tmp_path: Path, to: Write) -> None:
-    with running_sshd(tmp_path / "sshd", ["ForceCommand echo go away; exit 3"]) as server, pytest.raises(errors.NoShell, match=r"did not run a shell command \(exit 3\)\. It said: go away") as caught:
+    with (
+        running_sshd(tmp_path / "sshd", ["ForceCommand echo go away; exit 3"]) as server,
+        pytest.raises(errors.NoShell, match=r"did not run a shell command \(exit 3\)\. It said: go away") as caught,
+    ):
         run(to(server))
     assert caught.value.exit_code == 1
 
 
 def test_what_the_login_shell_prints_first_is_no_output(tmp_path: Path, to: Write) -> None:
-    with running_sshd(tmp_path / "sshd", ['ForceCommand echo welcome; echo motd >&2; sh -c "$SSH_ORIGINAL_COMMAND"']) as server, open_transport("there", to(server)) as transport:
+    with (
+        running_sshd(tmp_path / "sshd", ['ForceCommand echo welcome; echo motd >&2; sh -c "$SSH_ORIGINAL_COMMAND"']) as server,
+        open_transport("there", to(server)) as transport,
+    ):
         result = transport.run("echo out; echo err >&2")
     assert (result.out, result.err) == (b"out\n", b"err\n")
 

@@ -105,7 +105,9 @@ def test_a_password_that_sudo_does_not_ask_for_is_never_a_command(world: Sshd, u
 def test_a_wrong_password_is_tried_once_and_the_script_never_begins(world: Sshd, tmp_path: Path) -> None:
     with as_user(world, "asks", sudo_password="wrong") as transport:
         transport.run("sudo -K")
-        with pytest.raises(errors.SudoPasswordWrong, match=rf"asks@127\.0\.0\.1:{world.port}: sudo did not accept the password") as caught:
+        with pytest.raises(
+            errors.SudoPasswordWrong, match=rf"asks@127\.0\.0\.1:{world.port}: sudo did not accept the password"
+        ) as caught:
             transport.run(f"touch {tmp_path}/ran", sudo=True)
     assert not (tmp_path / "ran").exists()
     assert "1 incorrect password attempt" in caught.value.message
@@ -121,14 +123,20 @@ def test_a_missing_password_is_asked_for(world: Sshd) -> None:
 
 
 def test_a_user_outside_sudoers_is_told_so(world: Sshd) -> None:
-    with as_user(world, "lost", sudo_password=PASSWORD) as transport, pytest.raises(errors.NoSudo, match="does not allow this user") as caught:
+    with (
+        as_user(world, "lost", sudo_password=PASSWORD) as transport,
+        pytest.raises(errors.NoSudo, match="does not allow this user") as caught,
+    ):
         transport.run("true", sudo=True)
     assert "sudoers" in caught.value.fix
 
 
 def test_requiretty_is_told_apart(world: Sshd) -> None:
     for password in (None, PASSWORD):
-        with as_user(world, "needtty", sudo_password=password) as transport, pytest.raises(errors.SudoNeedsTerminal, match="requiretty") as caught:
+        with (
+            as_user(world, "needtty", sudo_password=password) as transport,
+            pytest.raises(errors.SudoNeedsTerminal, match="requiretty") as caught,
+        ):
             transport.run("true", sudo=True)
         assert "!requiretty" in caught.value.fix
 
@@ -178,7 +186,9 @@ def test_a_script_run_as_root_is_stopped_at_its_time(world: Sshd) -> None:
 
 def test_a_large_script_and_large_outputs_pass_through_sudo(world: Sshd) -> None:
     with as_user(world, "asks", sudo_password=PASSWORD) as transport:
-        result = transport.run("# padding\n" * 100_000 + "head -c 3000000 /dev/zero >&2 & head -c 3000000 /dev/zero; wait", sudo=True, timeout=60)
+        result = transport.run(
+            "# padding\n" * 100_000 + "head -c 3000000 /dev/zero >&2 & head -c 3000000 /dev/zero; wait", sudo=True, timeout=60
+        )
     assert (result.rc, len(result.out), len(result.err)) == (0, 3_000_000, 3_000_000)
 
 
@@ -190,7 +200,10 @@ def test_a_user_without_a_shell_is_told_apart_from_a_failed_script(world: Sshd) 
 def test_a_password_logs_in_where_no_key_does(world: Sshd) -> None:
     with as_user(world, "free", identity_files=(), password=PASSWORD) as transport:
         assert transport.run("id -un").out == b"free\n"
-    with as_user(world, "free", identity_files=(), password="wrong") as transport, pytest.raises(errors.AuthFailed, match="the password"):
+    with (
+        as_user(world, "free", identity_files=(), password="wrong") as transport,
+        pytest.raises(errors.AuthFailed, match="the password"),
+    ):
         transport.run("id -un")
 
 
@@ -243,7 +256,10 @@ def test_a_booting_host_is_worth_a_wait(tmp_path: Path) -> None:
     setup = BOOTING + "cp /run/nologin /etc/nologin; useradd -m -s /bin/sh free; printf 'free:x\\n' | chpasswd"
     for number, pam in enumerate(("yes", "no")):
         with running_sshd(tmp_path / str(number), [f"UsePAM {pam}"], world=setup) as server:
-            with as_user(server, "free") as transport, pytest.raises(errors.NotAcceptingLogins, match="System is booting up") as caught:
+            with (
+                as_user(server, "free") as transport,
+                pytest.raises(errors.NotAcceptingLogins, match="System is booting up") as caught,
+            ):
                 transport.run("true")
             assert caught.value.retryable
             assert caught.value.exit_code == 4

@@ -63,7 +63,24 @@ def test_an_exit_code_is_a_value(transport: Transport, rc: int) -> None:
 
 
 def test_arguments_arrive_as_they_are(transport: Transport) -> None:
-    args = ["", "a b", "it's", '"', "$HOME `id` $(id)", "back\\slash\\", "two\nlines\n", "-n", "--", "*", "é ü 漢", "!x !!", "'; exit 9; '", "\t", "~", "#c"]
+    args = [
+        "",
+        "a b",
+        "it's",
+        '"',
+        "$HOME `id` $(id)",
+        "back\\slash\\",
+        "two\nlines\n",
+        "-n",
+        "--",
+        "*",
+        "é ü 漢",
+        "!x !!",
+        "'; exit 9; '",
+        "\t",
+        "~",
+        "#c",
+    ]
     result = transport.run(r'printf "%s\0" "$@"', *args)
     assert result.out.decode().split("\0")[:-1] == args
 

@@ -57,6 +57,10 @@ def command(
     One read-only script runs on the machine, as root where it can. `--format raw` prints what came back, for `--capture` and for bug reports;
     look through it before you share it.
     """
+    from provision.cli.ahead import ahead
+
+    opened = ahead(targets, connection) if root is None and capture is None else None
+
     from provision import run
     from provision.capture import split
     from provision.catalog import load as load_catalog
@@ -82,7 +86,9 @@ def command(
         raw = capture_bytes(root, arch, capture, loaded)
         results = [Result(root or name_of(capture), value=(raw, parse(split(raw))))]
     else:
-        results = on_hosts(targets, connection, output, lambda transport, _progress, _ask: run.facts_of(transport, loaded.spec, catalog))
+        results = on_hosts(
+            targets, connection, output, lambda transport, _progress, _ask: run.facts_of(transport, loaded.spec, catalog), opened
+        )
     single_error(results)
     tracebacks(ctx, results)
     if output.format == "raw":

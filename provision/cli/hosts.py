@@ -54,8 +54,12 @@ def on_hosts(
     connection: Connection,
     output: Output,
     work: Callable[[Transport, Progress, Ask | None], T],
+    opened: Transport | None = None,
 ) -> list[Result[T]]:
-    """Call `work` with an open transport for every target (this machine where there are none). Errors are in the results."""
+    """Call `work` with an open transport for every target (this machine where there are none). Errors are in the results.
+
+    `opened` is what `provision.cli.ahead` gave.
+    """
     from provision.transport import open_transport
     from provision.transport.errors import SudoPasswordNeeded
 
@@ -68,7 +72,7 @@ def on_hosts(
         def one(target: str | None) -> T:
             progress = Renamed(display, name_of(target))
             try:
-                with open_transport(target, options) as transport:
+                with opened or open_transport(target, options) as transport:
                     return work(transport, progress, ask)
             except SudoPasswordNeeded:
                 if not terminal.there or options.sudo_password is not None:
@@ -101,9 +105,10 @@ def report_hosts(
     connection: Connection,
     output: Output,
     work: Callable[[Transport, Progress, Ask | None], HostReport],
+    opened: Transport | None = None,
 ) -> int:
-    """`work` on every host, its reports printed once; the exit code of the host that is worst off."""
-    results = on_hosts(targets, connection, output, work)
+    """`work` on every host, its reports printed once; the exit code of the host that is worst off. `opened` is what `provision.cli.ahead` gave."""
+    results = on_hosts(targets, connection, output, work, opened)
     if output.format == "text" or not isinstance(results[0].error, Error):
         single_error(results)
     tracebacks(ctx, results)

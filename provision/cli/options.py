@@ -58,6 +58,11 @@ class Connection:
     sudo_password_file: str | None
     parallel: int
 
+    @property
+    def wants_password(self) -> bool:
+        """Whether `ssh_options` asks somebody or reads a file."""
+        return self.ask_sudo_password or self.sudo_password_file is not None
+
     def ssh_options(self) -> SshOptions:
         """The transport's options. Asks for the sudo password, or reads its file, where that was wanted."""
         from provision.transport import SshOptions

@@ -61,6 +61,10 @@ def command(
     output: Output,
 ) -> int:
     """Show what `mlhost setup` would do to machines, and why. Changes nothing."""
+    from provision.cli.ahead import ahead
+
+    opened = ahead(targets, connection) if root is None and capture is None else None
+
     from provision import run
     from provision.catalog import load as load_catalog
     from provision.cli.fleet import Result, name_of
@@ -88,7 +92,7 @@ def command(
         script = run.script_of(plan, loaded, options) if wants_script and not refusal(plan) else ""
         results = [Result(root or name_of(capture), value=(plan, script))]
     else:
-        results = on_hosts(targets, connection, output, planned)
+        results = on_hosts(targets, connection, output, planned, opened)
     single_error(results)
     tracebacks(ctx, results)
     if wants_script:

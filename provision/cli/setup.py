@@ -67,9 +67,11 @@ def command(
     The work goes on on the machine if the connection breaks or this command is stopped; the same command, or `mlhost status --follow`, finds
     it again.
     """
+    from provision.cli.ahead import ahead
     from provision.cli.output import check_out
 
     check_out(output)
+    opened = ahead(targets, connection)
     loaded = desired.load()
 
     from provision import run
@@ -96,6 +98,7 @@ def command(
             run.RunOptions(yes=yes, reboot=allowed, lock_wait=lock_wait, timeout=timeout, ask=ask, self_command=itself, steps=steps),
             progress,
         ),
+        opened,
     )
 
 

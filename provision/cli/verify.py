@@ -40,9 +40,11 @@ def command(
     It looks at everything the plan would look at, then runs the smoke container: with GPUs, `nvidia-smi` in it must see exactly the GPUs that
     the host and the PCI bus have.
     """
+    from provision.cli.ahead import ahead
     from provision.cli.output import check_out
 
     check_out(output)
+    opened = ahead(targets, connection)
     loaded = desired.load()
 
     from provision import prove, run
@@ -52,5 +54,5 @@ def command(
     catalog = load_catalog()
     options = run.RunOptions(timeout=timeout, steps=desired.steps(loaded))
     return report_hosts(
-        ctx, targets, connection, output, lambda transport, progress, _ask: prove.verify(transport, loaded, catalog, options, progress)
+        ctx, targets, connection, output, lambda transport, progress, _ask: prove.verify(transport, loaded, catalog, options, progress), opened
     )

@@ -290,7 +290,7 @@ def _proof(report: HostReport, look: Look) -> list[str]:
 
 def _where(report: HostReport, look: Look) -> list[str]:
     out: list[str] = []
-    lines = [text for text in report.log.splitlines() if text.strip()]
+    lines = [text for text in report.log.splitlines() if text.strip()] if report.exit_code else []
     if len(lines) > 1:
         out += ["  " + look.paint("Log, its end:", "dim"), *("    " + look.paint(line(text, 160), "dim") for text in lines[-12:])]
     elif lines:

@@ -3,6 +3,7 @@
 
 ROOT=${MLHOST_ROOT:-}
 STATE=${MLHOST_STATE:-$ROOT/var/lib/mlhost}
+RECEIPTS=$STATE/receipts
 RC=0 ITEM=- STOPPED='' TOGETHER='' WORK=''
 
 now() {
@@ -44,7 +45,7 @@ reason() { # the reason given last, or where to look
 receipt() { # WORD...: what was changed, for a later rollback
     receipt_line=$RUN
     for receipt_word in "$@"; do receipt_line="$receipt_line	$receipt_word"; done
-    printf '%s\n' "$receipt_line" >>"$STATE/receipts"
+    printf '%s\n' "$receipt_line" >>"$RECEIPTS"
 }
 
 bounded() { # SECONDS COMMAND...
@@ -61,7 +62,7 @@ pause() { sleep "${MLHOST_PAUSE:-1}"; }
 has_systemd() { [ -d "$ROOT/run/systemd/system" ]; }
 
 sha256() { # FILE: its hash, nothing if there is no such file
-    sha256_line=$(sha256sum <"$1" 2>/dev/null) || return 1
+    sha256_line=$({ sha256sum <"$1"; } 2>/dev/null) || return 1
     printf '%s' "${sha256_line%% *}"
 }
 
@@ -182,6 +183,8 @@ begin() { # RUN HOST
         return 1
     fi
     mkdir -p "$STATE" || return 1
+    # left behind by a run that was killed
+    find "$STATE" -maxdepth 1 -name 'work.*' -mtime +1 -exec rm -rf {} +
     WORK=$(mktemp -d "$STATE/work.XXXXXX") || return 1
     trap 'rm -rf "$WORK"' EXIT
     trap '' HUP

@@ -686,7 +686,8 @@ quick() {
         inodes=$(ls -di /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock)
         want locks locks /proc/locks
     fi
-    printf '%s' "$LIST" | awk -v mark="$MARK" -v inodes="$inodes" -v root="$ID" '
+    # By the environment: not every awk takes a newline in -v.
+    printf '%s' "$LIST" | INODES=$inodes awk -v mark="$MARK" -v root="$ID" '
         function add(text) {
             size += length(text) + 1
             if (size > 65536) rc = 27
@@ -714,15 +715,15 @@ quick() {
         }
         BEGIN {
             FS = "\t"
-            n = split(inodes, ino, "\n")
-            for (i = 1; i <= n; i++) { split(ino[i], f, " "); if (f[1] != "") watched[f[1]] = f[2] }
+            files = split(ENVIRON["INODES"], ino, "\n")
+            for (i = 1; i <= files; i++) { split(ino[i], f, " "); if (f[1] != "") watched[f[1]] = f[2] }
         }
         {
             kind = $1; rc = $2; name = $3; path = $4; body = ""; size = 0
             if (rc == 0) {
                 got = (getline text < path)
                 if (got < 0) rc = 13
-                if (kind == "locks") for (i in watched) add("inode " i " " watched[i])
+                if (kind == "locks") for (i = 1; i <= files; i++) { split(ino[i], f, " "); add("inode " f[1] " " f[2]) }
                 while (got > 0 && rc == 0) {
                     if (kind == "file") add(text)
                     else if (kind == "proxy") { if (text ~ /[Pp][Rr][Oo][Xx][Yy]/) add(text) }

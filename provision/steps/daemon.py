@@ -45,7 +45,8 @@ def wanted(ctx: Context, engine: Engine) -> dict[str, Any]:
     if spec.data_root:
         keys["data-root"] = spec.data_root
         # From 29.0 a fresh engine keeps images in containerd's own directory, which data-root does not move.
-        if (engine.fresh and engine.at_least(29)) or "containerd-snapshotter" in (there(ctx.facts).get("features") or {}):
+        features = there(ctx.facts).get("features")
+        if (engine.fresh and engine.at_least(29)) or (isinstance(features, dict) and "containerd-snapshotter" in features):
             keys["features"] = {"containerd-snapshotter": False}
     merged: dict[str, Any] = daemonjson.overlay(keys, spec.daemon)
     return merged
@@ -197,6 +198,3 @@ def _why(facts: Facts, engine: Engine, actual: Mapping[str, object], restart: st
     if stale:
         return f"Docker was started before {', '.join(stale)} changed"
     return f"Docker has to read the changed {daemonjson.PATH}"
-
-
-

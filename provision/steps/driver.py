@@ -1,23 +1,16 @@
-"""The NVIDIA driver: keep a working one; else install branch and flavour for the oldest GPU, from the distribution or NVIDIA's repository."""
+"""The NVIDIA driver: keep a working one; else say why there can be none, or install one (see `driver_install`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from provision.actions import AptRepository, File, KernelModule, Package, Packages, Reboot, Service
-from provision.aptsource import deb822, one_line
-from provision.model import CHANGE, LATER, OK, REFUSED, Decision, Facts, Item, Notice, Problem
+from provision.actions import Reboot
+from provision.model import CHANGE, Decision, Item, Notice, Nvidia, Problem
 from provision.rows import version_key
-from provision.steps import BEFORE_PACKAGES, MODULES, PACKAGES, SERVICES, SOURCES, Context, Result, gpus, repository
-from provision.steps.files import file_item
-from provision.steps.gpus import Choice, Gpu
+from provision.steps import MODULES, PACKAGES, Context, Result, driver_install, fabric, gpus, installed, plural, settled
+from provision.steps.gpus import Gpu
 
 STEP = "driver"
-BLACKLIST = "/etc/modprobe.d/mlhost-nouveau.conf"
-BLACKLIST_TEXT = "# Written by mlhost: nouveau must not take the GPU before NVIDIA's driver does.\nblacklist nouveau\noptions nouveau modeset=0\n"
-PREFERENCES = "/etc/apt/preferences.d/mlhost-nvidia"
-NON_FREE = "/etc/apt/sources.list.d/mlhost-non-free"
-WATCHED = (BLACKLIST, PREFERENCES)
 
 
 @dataclass(frozen=True)
@@ -28,22 +21,19 @@ class Driver:
     state: str
 
 
-def _nothing() -> dict[str, object]:
+def nothing() -> dict[str, object]:
+    """The details of a decision that decided nothing."""
     return {"branch": None, "flavor": None, "source": None, "packages": [], "repository": None, "secure_boot": None}
 
 
-def _skip(why: str, count: int = 0) -> tuple[Result, Driver]:
-    decisions = {STEP: Decision("skip", why, _nothing()), "fabricmanager": Decision("skip", why, {"packages": []})}
-    return Result(decisions=decisions), Driver(count, "none")
+def _skip(why: str, *notices: Notice) -> tuple[Result, Driver]:
+    return Result(decisions={STEP: Decision("skip", why, nothing()), **fabric.skip(why)}, notices=notices), Driver(0, "none")
 
 
-def _refuse(ctx: Context, problem: Problem, details: dict[str, object] | None = None) -> tuple[Result, Driver]:
-    item = Item("driver/packages", STEP, "packages", REFUSED, problem.message, phase=PACKAGES)
-    decisions = {
-        STEP: Decision("refuse", problem.message, details or _nothing()),
-        "fabricmanager": Decision("skip", "there is no driver to match", {"packages": []}),
-    }
-    return Result((item,), decisions, (problem,)), Driver(len(ctx.facts.gpus), "none")
+def _refuse(problem: Problem, **details: object) -> tuple[Result, Driver]:
+    item = Item("driver/packages", STEP, "packages", "refused", problem.message, phase=PACKAGES)
+    decision = Decision("refuse", problem.message, {**nothing(), **details})
+    return Result((item,), {STEP: decision, **fabric.skip("there is no driver to match")}, (problem,)), Driver(0, "none")
 
 
 def decide(ctx: Context) -> tuple[Result, Driver]:
@@ -52,342 +42,130 @@ def decide(ctx: Context) -> tuple[Result, Driver]:
     if spec.gpu == "ignore":
         return _skip("the playbook asks for a Docker host only")
     if facts.nvidia_pci is None:
-        return _refuse(
-            ctx,
-            Problem(
-                "driver/unknown",
-                "Which devices are on the PCI bus could not be read.",
-                "Check that /sys is mounted and that mlhost may read it.",
-            ),
-        )
-    if not facts.gpus:
+        message = "Which devices are on the PCI bus could not be read."
+        return _refuse(Problem("driver/unknown", message, "Check that /sys is mounted and that mlhost may read it."))
+    own = gpus.found(ctx)
+    if not own:
         if spec.gpu == "required":
-            return _refuse(
-                ctx,
-                Problem(
-                    "driver/no-gpu",
-                    "The playbook requires a GPU, and there is no NVIDIA GPU on this machine's PCI bus.",
-                    "Check the instance type or the card's seating, or use `--set gpu=auto` for a plain Docker host.",
-                ),
-            )
+            message = "The playbook requires a GPU, and there is no NVIDIA GPU on this machine's PCI bus."
+            fix = "Check the instance type or the card's seating, or use `--set gpu=auto` for a plain Docker host."
+            return _refuse(Problem("driver/no-gpu", message, fix))
         return _skip("there is no NVIDIA GPU on the PCI bus")
-    found = gpus.found(ctx)
-    problem = gpus.impossible(ctx, found)
+    nvidia = facts.nvidia or Nvidia()
+    if _works(ctx, nvidia):
+        short = _short(ctx, nvidia)
+        if not short or not spec.driver.replace:
+            return _kept(ctx, own, nvidia, short)
+    problem = gpus.impossible(ctx, own)
     if problem:
-        return _refuse(ctx, problem)
-    kept = _working(ctx, found)
-    if kept:
-        return kept
+        return _refuse(problem, **({"flavor": "grid"} if problem.id == "driver/vgpu" else {}))
     if spec.driver.install == "never":
         why = "the playbook leaves the driver alone, and there is no working one"
-        result, driver = _skip(why)
-        return Result((Item("driver/packages", STEP, "packages", LATER, why, phase=PACKAGES),), result.decisions), driver
-    nvidia = facts.nvidia
-    if nvidia and nvidia.loaded and nvidia.on_disk and nvidia.loaded != nvidia.on_disk:
-        why = f"module {nvidia.loaded} is loaded but {nvidia.on_disk} is installed; only a reboot brings them together"
-        item = Item(
-            "driver/reboot",
-            STEP,
-            "reboot",
-            CHANGE,
-            why,
-            {"module": nvidia.on_disk},
-            {"module": nvidia.loaded},
-            Reboot(why),
-            phase=MODULES,
-        )
-        decision = Decision("keep", why, {**_nothing(), "branch": nvidia.on_disk.split(".", maxsplit=1)[0], "source": "present"})
-        return Result(
-            (item,), {STEP: decision, "fabricmanager": Decision("skip", "decided after the reboot", {"packages": []})}
-        ), Driver(len(found), "planned")
-    chosen = gpus.choose(ctx, found, "newest" if _switches(ctx) else "")
+        return _skip(why, Notice("driver/none", f"{gpus.names(own)} is without a driver: {why}."))
+    if nvidia.loaded and nvidia.on_disk and nvidia.loaded != nvidia.on_disk:
+        return _pending(ctx, own, nvidia)
+    problem = _broken(ctx, own, nvidia)
+    if problem:
+        return _refuse(problem, **_there(ctx, nvidia))
+    chosen = gpus.choose(ctx, own, exact=fabric.needed(ctx, own))
     if isinstance(chosen, Problem):
-        return _refuse(ctx, chosen)
-    return _install(ctx, found, chosen)
+        return _refuse(chosen, secure_boot=facts.secure_boot)
+    result = driver_install.decide(ctx, own, chosen)
+    if result.decisions[STEP].action == "refuse":
+        return result, Driver(0, "none")
+    return result, Driver(len(own), "planned")
 
 
-def _working(ctx: Context, found: tuple[Gpu, ...]) -> tuple[Result, Driver] | None:
-    nvidia, spec = ctx.facts.nvidia, ctx.spec.driver
-    if not nvidia or nvidia.smi_rc != 0 or not nvidia.gpus:
-        return None
-    version = nvidia.driver_version or nvidia.loaded
-    branch = version.split(".", maxsplit=1)[0]
-    flavor = {True: "open", False: "proprietary", None: None}[nvidia.loaded_open]
+def _works(ctx: Context, nvidia: Nvidia) -> bool:
+    """Whether the driver shows GPUs. An unpacked tree cannot be asked; there the module its /proc names counts."""
+    if not ctx.facts.live:
+        return bool(nvidia.loaded)
+    return nvidia.smi_rc == 0 and bool(nvidia.gpus)
+
+
+def _version(nvidia: Nvidia) -> str:
+    return nvidia.loaded or nvidia.driver_version
+
+
+def _flavor(nvidia: Nvidia) -> str | None:
+    return {True: "open", False: "proprietary", None: None}[nvidia.loaded_open]
+
+
+def _there(ctx: Context, nvidia: Nvidia) -> dict[str, object]:
+    """The details of a driver that is there."""
+    return {
+        "branch": _version(nvidia).split(".", maxsplit=1)[0],
+        "flavor": _flavor(nvidia),
+        "source": installed.source(ctx.facts, ctx.platform.base_id),
+        "secure_boot": ctx.facts.secure_boot,
+    }
+
+
+def _short(ctx: Context, nvidia: Nvidia) -> list[str]:
+    """What the working driver lacks of what the playbook wants."""
+    spec, version = ctx.spec.driver, _version(nvidia)
     short = []
-    if spec.branch not in ("auto", branch):
+    if spec.branch not in ("auto", version.split(".", maxsplit=1)[0]):
         short.append(f"the playbook wants branch {spec.branch}")
     if spec.minimum and version_key(version) < version_key(spec.minimum):
         short.append(f"the playbook wants at least {spec.minimum}")
+    flavor = _flavor(nvidia)
     if flavor and spec.flavor not in ("auto", flavor):
         short.append(f"the playbook wants the {spec.flavor} module")
-    details = {**_nothing(), "branch": branch, "flavor": flavor, "secure_boot": ctx.facts.secure_boot, "source": "present"}
+    return short
+
+
+def _kept(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia, short: list[str]) -> tuple[Result, Driver]:
+    version, details = _version(nvidia), _there(ctx, nvidia)
     if short:
-        if spec.replace:
-            return None
-        return _refuse(
-            ctx,
-            Problem(
-                "driver/replace",
-                f"Driver {version} works, but {' and '.join(short)}; a working driver is not replaced without consent.",
-                "Allow it with `--set driver.replace=true`, or drop the demand from the playbook.",
-            ),
-            details,
-        )
-    why = f"driver {version} works with {len(nvidia.gpus)} GPU{'s' if len(nvidia.gpus) != 1 else ''}" + (
-        f" and satisfies >= {spec.minimum}" if spec.minimum else ""
+        message = f"Driver {version} works, but {' and '.join(short)}; a working driver is not replaced without consent."
+        fix = "Allow it with `--set driver.replace=true`, or drop the demand from the playbook."
+        return _refuse(Problem("driver/replace", message, fix), **details)[0], Driver(len(own), "working")
+    minimum = ctx.spec.driver.minimum
+    seen = len(nvidia.gpus) if ctx.facts.live else len(own)
+    why = f"driver {version} works with {plural(seen, 'GPU')}" if ctx.facts.live else f"driver {version} is loaded"
+    why += f" and satisfies >= {minimum}" if minimum else ""
+    source = installed.source(ctx.facts, ctx.platform.base_id)
+    manager = fabric.manager(ctx, own, source if source in ("distro", "cuda") else None, str(details["branch"]), version)
+    state = {"version": version, "gpus": seen}
+    items = (
+        settled(STEP, "driver/packages", "packages", why, state, PACKAGES),
+        *fabric.persistenced(ctx.facts, False),
+        *manager.items,
     )
-    state = {"version": version, "gpus": len(nvidia.gpus)}
-    fabric = _fabric(ctx, found, "", branch, version)
-    items = [
-        Item("driver/packages", STEP, "packages", OK, why, state, state, phase=PACKAGES),
-        *_persistenced(ctx.facts, False),
-        *fabric.items,
-    ]
-    notices: tuple[Notice, ...] = ()
-    if len(nvidia.gpus) != len(found):
-        notices = (Notice("driver/count", f"{len(found)} GPUs are on the PCI bus, but the driver shows {len(nvidia.gpus)}."),)
-    return Result(tuple(items), {STEP: Decision("keep", why, details), **fabric.decisions}, fabric.problems, notices), Driver(
-        len(found), "working"
+    notices = (
+        [Notice("driver/count", f"{len(own)} GPUs are on the PCI bus, but the driver shows {seen}.")] if seen != len(own) else []
     )
+    decisions = {STEP: Decision("keep", why, {**nothing(), **details}), **manager.decisions}
+    return Result(items, decisions, manager.problems, tuple(notices), urls=manager.urls), Driver(len(own), "working")
 
 
-def _install(ctx: Context, found: tuple[Gpu, ...], choice: Choice) -> tuple[Result, Driver]:
-    facts, bundle = ctx.facts, choice.bundle
-    vendor = ctx.catalog.repository(bundle.repository, ctx.platform) if bundle.repository else None
-    repo = repository.mirrored(vendor, ctx.spec.mirrors.cuda) if vendor else None
-    wanted = (*(Package(n, bundle.versions.get(n, "")) for n in bundle.packages), *(Package(h) for h in bundle.headers))
-    details: dict[str, object] = {
-        "branch": choice.branch,
-        "flavor": choice.flavor,
-        "source": choice.source,
-        "packages": [p.name for p in wanted],
-        "repository": repository.details(repo) if repo else None,
-        "secure_boot": facts.secure_boot,
-    }
-    if facts.secure_boot and not bundle.prebuilt:
-        return _refuse(
-            ctx,
-            Problem(
-                "driver/secure-boot",
-                "Secure Boot is on, and the kernel module would be built and signed on this machine with a key that the firmware does not know: it would not load.",
-                "Use a system with signed prebuilt modules (Ubuntu), or switch Secure Boot off for this machine; or enrol the machine's own key at its console "
-                "(`mokutil --import /var/lib/dkms/mok.pub`, reboot, confirm), install the driver by hand, and run mlhost again.",
-            ),
-            details,
-        )
-    if facts.kernel is None and not bundle.prebuilt:
-        return _refuse(
-            ctx,
-            Problem(
-                "driver/kernel",
-                "The kernel's version is not known, so its headers cannot be chosen.",
-                "Run mlhost on the live system, or give the tree a proc/sys/kernel/osrelease.",
-            ),
-            details,
-        )
-    where = (
-        "NVIDIA's repository"
-        if repo
-        else "the distribution, as signed prebuilt modules"
-        if bundle.prebuilt
-        else "the distribution"
-    )
-    why = f"no working driver for {gpus.names(found)}: {choice.why}; from {where}"
-    items: list[Item] = []
-    if repo:
-        items.append(repository.item(ctx, repo, STEP))
-    if bundle.components:
-        extra = _components(ctx, bundle.components)
-        if isinstance(extra, Problem):
-            return _refuse(ctx, extra, details)
-        items.append(extra)
-    items.append(
-        file_item(
-            facts,
-            STEP,
-            "driver/nouveau",
-            File(BLACKLIST, BLACKLIST_TEXT),
-            "nouveau must not take the GPU before NVIDIA's driver does",
-            BEFORE_PACKAGES,
-        )
-    )
-    if bundle.preferences:
-        text = f"# Written by mlhost: every part of the driver stays on branch {choice.branch}.\n{bundle.preferences}"
-        items.append(
-            file_item(
-                facts,
-                STEP,
-                "driver/pin",
-                File(PREFERENCES, text),
-                f"apt must not mix branch {choice.branch} with a newer one",
-                BEFORE_PACKAGES,
-            )
-        )
-    present = {p.name: facts.installed(p.name) for p in wanted if facts.installed(p.name)}
-    expected = {p.name: p.version or "any" for p in wanted}
-    if len(present) == len(wanted):
-        items.append(
-            Item(
-                "driver/packages",
-                STEP,
-                "packages",
-                OK,
-                "the driver's packages are installed; the module is not loaded yet",
-                expected,
-                present,
-                phase=PACKAGES,
-            )
-        )
-    else:
-        items.append(Item("driver/packages", STEP, "packages", CHANGE, why, expected, present, Packages(wanted), phase=PACKAGES))
-    items.append(
-        Item(
-            "driver/module",
-            STEP,
-            "kernel-module",
-            CHANGE,
-            "the module is loaded without a reboot where that works; else a reboot follows",
-            {"module": "loaded"},
-            {"module": facts.nvidia.loaded if facts.nvidia else ""},
-            KernelModule(
-                (bundle.module, bundle.module.replace("nvidia", "nvidia-uvm", 1) if bundle.module == "nvidia" else "nvidia-uvm"),
-                unload=("nouveau",),
-            ),
-            phase=MODULES,
-        )
-    )
-    items += _persistenced(facts, True)
-    newest = ctx.catalog.branch(choice.branch).newest_release
-    fabric = _fabric(ctx, found, choice.source, choice.branch, newest)
-    items += fabric.items
-    return Result(
-        tuple(items),
-        {STEP: Decision("install", why, details), **fabric.decisions},
-        fabric.problems,
-        urls=(repo.index_url,) if repo else (),
-    ), Driver(len(found), "planned")
+def _pending(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia) -> tuple[Result, Driver]:
+    why = f"module {nvidia.loaded} is loaded but {nvidia.on_disk} is installed; only a reboot brings them together"
+    expected, actual = {"module": nvidia.on_disk}, {"module": nvidia.loaded}
+    item = Item("driver/reboot", STEP, "reboot", CHANGE, why, expected, actual, Reboot(why), phase=MODULES)
+    details = {**nothing(), **_there(ctx, nvidia), "branch": nvidia.on_disk.split(".", maxsplit=1)[0]}
+    decisions = {STEP: Decision("keep", why, details), **fabric.skip("decided after the reboot")}
+    return Result((item,), decisions), Driver(len(own), "planned")
 
 
-def _switches(ctx: Context) -> int:
-    return sum(d.is_bridge and ctx.catalog.is_nvswitch(d.device) for d in ctx.facts.nvidia_pci or ())
-
-
-def _fabric(ctx: Context, found: tuple[Gpu, ...], source: str, branch: str, version: str) -> Result:
-    """The fabric manager, at exactly the driver's version. `source` "" = where the installed driver came from is not known."""
-    switches, nvlink5 = _switches(ctx), sum(g.model.nvlink5 for g in found) > 1
-    if not switches and not nvlink5:
-        return Result(decisions={"fabricmanager": Decision("skip", "there is no NVSwitch on the PCI bus", {"packages": []})})
-    why = f"{switches or 'hidden'} NVSwitch devices: CUDA works only with a fabric manager of exactly driver {version}"
-    unit = ctx.facts.units.get("nvidia-fabricmanager.service")
-    if not source and unit and unit.active == "active":
-        return Result(decisions={"fabricmanager": Decision("keep", "the fabric manager runs", {"packages": []})})
-    candidates = [source] if source else list(ctx.platform.driver_sources)
-    bundle = next(
-        (b for b in (ctx.catalog.fabric_packages(ctx.platform, s, branch, version, nvlink5) for s in candidates) if b), None
-    )
-    if bundle is None:
-        problem = Problem(
-            "driver/fabricmanager",
-            f"{why}, and no source for one is known on {ctx.platform.name}.",
-            "Install it by hand, or use `--set driver.source=cuda`.",
-        )
-        return Result(
-            (Item("driver/fabricmanager", STEP, "packages", REFUSED, problem.message, phase=PACKAGES),),
-            {"fabricmanager": Decision("refuse", problem.message, {"packages": []})},
-            (problem,),
-        )
-    wanted = tuple(Package(n, bundle.versions.get(n, "")) for n in bundle.packages)
-    present = {p.name: ctx.facts.installed(p.name) for p in wanted if ctx.facts.installed(p.name)}
-    expected = {p.name: p.version or "any" for p in wanted}
-    missing = len(present) < len(wanted) or any(version not in v for n, v in present.items() if bundle.versions.get(n))
-    items = [
-        Item(
-            "driver/fabricmanager",
-            STEP,
-            "packages",
-            CHANGE if missing else OK,
-            why,
-            expected,
-            present,
-            Packages(wanted) if missing else None,
-            phase=PACKAGES,
-        ),
-        Item(
-            "driver/fabricmanager-service",
-            STEP,
-            "service",
-            CHANGE,
-            "CUDA waits for it (error 802)",
-            {"running": "active"},
-            {"running": unit.active if unit else ""},
-            Service(bundle.service if bundle.service.endswith(".service") else f"{bundle.service}.service"),
-            phase=SERVICES,
-        ),
-    ]
-    return Result(
-        tuple(items), {"fabricmanager": Decision("install", why, {"packages": list(bundle.packages), "version": version})}
-    )
-
-
-def _persistenced(facts: Facts, installing: bool) -> list[Item]:
-    unit = facts.units.get("nvidia-persistenced.service")
-    expected = {"running": "active"}
-    if unit and unit.load == "loaded" and unit.active == "active":
-        return [
-            Item("driver/persistenced", STEP, "service", OK, "the persistence daemon runs", expected, expected, phase=SERVICES)
-        ]
-    if not installing and not (unit and unit.load == "loaded"):
-        return []
-    return [
-        Item(
-            "driver/persistenced",
-            STEP,
-            "service",
-            CHANGE,
-            "without it every first use of a GPU takes seconds, and settings are lost",
-            expected,
-            {"running": unit.active if unit else ""},
-            Service("nvidia-persistenced.service", enabled=None, optional=True),
-            phase=SERVICES,
-        )
-    ]
-
-
-def _components(ctx: Context, components: tuple[str, ...]) -> Item | Problem:
-    """An apt source beside the system's own: the same mirror and suite with more components."""
-    facts, suite = ctx.facts, ctx.platform.codename
-    own = [s for s in facts.apt_sources if s.enabled and suite in s.suites and "deb" in s.types]
-    main = [s for s in own if "main" in s.components and not s.signed_by.startswith("-----BEGIN")]
-    expected = {"suite": suite, "components": " ".join(components)}
-    missing = [c for c in components if not any(c in s.components for s in own)]
-    if not missing:
-        return Item(
-            "driver/components",
-            STEP,
-            "apt-repository",
-            OK,
-            f"the system's apt sources have {' '.join(components)}",
-            expected,
-            expected,
-            phase=SOURCES,
-        )
-    if not main:
+def _broken(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia) -> Problem | None:
+    """A driver that is there and that no package work would heal."""
+    packages = installed.driver_packages(ctx.facts)
+    if nvidia.installed_by_runfile and not packages:
         return Problem(
-            "driver/components",
-            f"No apt source of this host names {suite} main, so the same mirror's {' '.join(missing)} cannot be added.",
-            f"Add {' '.join(missing)} to the system's apt sources, or use `--set driver.source=cuda`.",
+            "driver/runfile",
+            "A driver installed by NVIDIA's .run file is here and does not work; packages beside it would mix two drivers.",
+            "Take it away with `sudo nvidia-uninstall --silent`, then run mlhost again.",
         )
-    base = main[0]
-    path = f"{NON_FREE}.{'sources' if ctx.platform.deb822 else 'list'}"
-    text = (deb822 if ctx.platform.deb822 else one_line)(base.uris[0], suite, missing, base.signed_by, ctx.platform.deb_arch)
-    return Item(
-        "driver/components",
-        STEP,
-        "apt-repository",
-        CHANGE,
-        f"the distribution keeps its driver in {ctx.platform.nonfree or ' '.join(missing)}: same mirror, more components",
-        expected,
-        {"suite": suite, "components": " ".join(base.components)},
-        AptRepository("Debian non-free", path, text, None),
-        phase=SOURCES,
+    # A module of the wrong flavour is loaded and shows nothing; another one is installed then.
+    unfit = _flavor(nvidia) is not None and _flavor(nvidia) not in gpus.flavors(ctx, own)
+    if not nvidia.loaded or nvidia.smi_rc in (None, 0) or unfit or ctx.spec.driver.replace:
+        return None
+    said = next((line.strip() for line in nvidia.smi_text.splitlines() if line.strip()), f"exit code {nvidia.smi_rc}")
+    return Problem(
+        "driver/broken",
+        f"Driver {nvidia.loaded} is loaded, but nvidia-smi fails: {said[:200]}",
+        "Look at `sudo dmesg | grep -i -e nvrm -e xid` (a GPU may have fallen off the bus); a reboot often helps. "
+        "To have the driver installed anew: `--set driver.replace=true`.",
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from provision.model import PciDevice, Problem
-from provision.rows import DriverPackages, GpuModel, version_key
-from provision.steps import Context
+from provision.model import Facts, PciDevice, Problem
+from provision.rows import Branch, DriverPackages, GpuModel, version_key
+from provision.steps import Context, installed, repository
+
+# The kernel's own drivers that hand a GPU on to a virtual machine.
+PASSED_ON = ("vfio-pci", "pci-stub", "xen-pciback")
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,10 @@ class Gpu:
 
 
 def found(ctx: Context) -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs on the bus, in bus order."""
-    return tuple(Gpu(d, ctx.catalog.gpu(d.device, d.subsystem or None)) for d in ctx.facts.gpus)
+    """The NVIDIA GPUs that are this system's own, in bus order: not those handed on to virtual machines, as long as one is left."""
+    every = [d for d in ctx.facts.gpus if not d.virtual_function]
+    own = [d for d in every if d.driver not in PASSED_ON] or every
+    return tuple(Gpu(d, ctx.catalog.gpu(d.device, d.subsystem or None)) for d in own)
 
 
 def names(gpus: tuple[Gpu, ...]) -> str:
@@ -31,44 +36,35 @@ def names(gpus: tuple[Gpu, ...]) -> str:
 def impossible(ctx: Context, gpus: tuple[Gpu, ...]) -> Problem | None:
     """Why no driver can be installed for these GPUs, if so."""
     if ctx.facts.tegra:
-        return Problem(
-            "driver/tegra",
-            "This is a Jetson/Tegra board, whose driver comes with NVIDIA's own system image.",
-            "Use JetPack there; mlhost sets up servers.",
-        )
-    held = [g.device.address for g in gpus if g.device.driver == "vfio-pci"]
+        message = "This is a Jetson/Tegra board, whose driver comes with NVIDIA's own system image."
+        return Problem("driver/tegra", message, "Use JetPack there; mlhost sets up servers.")
+    held = [g.device.address for g in gpus if g.device.driver in PASSED_ON]
     if held:
-        return Problem(
-            "driver/vfio",
-            f"The GPU at {', '.join(held)} is bound to vfio-pci, that is, reserved for a virtual machine.",
-            "Give it back to the host (remove the vfio-pci binding), or use `--set gpu=ignore`.",
-        )
-    working = ctx.facts.nvidia is not None and ctx.facts.nvidia.smi_rc == 0
+        message = f"The GPU at {', '.join(held)} is bound to {gpus[0].device.driver}, that is, reserved for a virtual machine."
+        return Problem("driver/vfio", message, "Give it back to the host (remove the binding), or use `--set gpu=ignore`.")
     virtual = [g.model.name for g in gpus if g.device.vgpu or g.model.vgpu]
-    if virtual and not working:
+    if virtual:
         return Problem(
             "driver/vgpu",
             f"{virtual[0]} is a virtual GPU, which needs the GRID driver of the cloud or hypervisor that made it.",
             "Use the vendor's image or extension for this instance type, or an instance with a whole GPU.",
         )
-    kinds = [ctx.catalog.generation(g.model.generation) for g in gpus]
-    old = next((g for g, k in zip(gpus, kinds) if k.name == "fermi"), None)
+    kinds = {g: ctx.catalog.generation(g.model.generation) for g in gpus}
+    strange = next((g for g, kind in kinds.items() if kind.name == "unknown"), None)
+    if strange:
+        message = f"The {strange.model.name} at {strange.device.address} is newer than what mlhost knows, so it cannot choose a driver for it."
+        return Problem("driver/unknown-gpu", message, "Update mlhost, or install the driver by hand: a working one is kept.")
+    old = next((g for g, kind in kinds.items() if kind.name == "fermi"), None)
     if old:
-        return Problem(
-            "driver/too-old",
-            f"{old.model.name} is of a generation that no maintained driver serves.",
-            "Use a newer GPU, or `--set gpu=ignore`.",
-        )
-    if not _flavors(ctx, gpus):
-        return Problem(
-            "driver/mixed",
-            f"{names(gpus)} cannot share a driver: one needs the proprietary kernel module, another the open one.",
-            "Take one kind out of the machine, or use `--set gpu=ignore`.",
-        )
+        message = f"{old.model.name} is of a generation that no maintained driver serves."
+        return Problem("driver/too-old", message, "Use a newer GPU, or `--set gpu=ignore`.")
+    if not flavors(ctx, gpus) or not any(_serves(ctx, gpus, b) for b in ctx.catalog.branches):
+        message = f"{names(gpus)} cannot share a driver: no branch has a kernel module that serves them all."
+        return Problem("driver/mixed", message, "Take one kind out of the machine, or use `--set gpu=ignore`.")
     return None
 
 
-def _flavors(ctx: Context, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
+def flavors(ctx: Context, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
     """The kernel module flavours that serve all of them, the preferred one first."""
     sets = [("open",) if g.model.open_only else ctx.catalog.generation(g.model.generation).flavors for g in gpus]
     return tuple(f for f in sets[0] if all(f in s for s in sets))
@@ -76,112 +72,154 @@ def _flavors(ctx: Context, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Choice:
-    """A branch and flavour of driver, where it comes from, its packages, and why."""
+    """A branch and flavour of driver, where it comes from, its packages, and why. `version` is the exact one asked for, "" = any of the branch."""
 
     branch: str
     flavor: str
     source: str
     bundle: DriverPackages
     why: str
+    version: str = ""
 
 
-def choose(ctx: Context, gpus: tuple[Gpu, ...], version: str = "") -> Choice | Problem:
-    """Branch and flavour from the oldest GPU, the playbook and what the sources have. `version` asks for one exact version of the branch."""
+def choose(ctx: Context, gpus: tuple[Gpu, ...], exact: bool = False) -> Choice | Problem:
+    """Branch and flavour from the oldest GPU, the playbook and what the sources have.
+
+    With `exact` the packages are those of one version, which a fabric manager can be made to match. What of a driver is there already is
+    gone on with, where it serves. A source that the host cannot reach, and a module that Secure Boot would not load, are last choices.
+    """
     spec, catalog = ctx.spec.driver, ctx.catalog
     oldest = min(gpus, key=lambda g: catalog.generation(g.model.generation).order)
-    kind = catalog.generation(oldest.model.generation)
-    able = _flavors(ctx, gpus)
-    if spec.flavor != "auto" and spec.flavor not in able:
-        return Problem(
-            "driver/flavor",
-            f"{oldest.model.name} ({kind.name}) does not work with the {spec.flavor} kernel module.",
-            f"Use `--set driver.flavor={able[0]}` or `auto`.",
-        )
-    flavors = able if spec.flavor == "auto" else (spec.flavor,)
-    sources = ctx.platform.driver_sources if spec.source == "auto" else (spec.source,)
-    known = {b.number: b for b in catalog.branches}
-    if spec.branch != "auto":
-        problem = _branch_problem(ctx, gpus, spec.branch, oldest)
-        if problem:
-            return problem
-    wanted = [spec.branch] if spec.branch != "auto" else [n for n in catalog.preferred_branches if _serves(ctx, gpus, n)]
-    unsigned: Choice | None = None
-    for number in wanted:
-        for flavor in flavors:
-            for source in sources:
-                exact = known[number].newest_release if version == "newest" and number in known else version
-                bundle = catalog.driver_packages(
-                    ctx.platform, source, number, flavor, ctx.facts.kernel or "", version=exact, image=_image(ctx)
-                )
+    able = flavors(ctx, gpus)
+    if spec.flavor not in ("auto", *able):
+        message = f"{oldest.model.name} ({_title(ctx, oldest)}) does not work with the {spec.flavor} kernel module."
+        return Problem("driver/flavor", message, f"Use `--set driver.flavor={able[0]}` or `auto`.")
+    problem = _branch_problem(ctx, gpus, oldest) if spec.branch != "auto" else None
+    if problem:
+        return problem
+    last: Choice | None = None
+    for number in _branches(ctx, gpus):
+        for flavor in able if spec.flavor == "auto" else (spec.flavor,):
+            for source in _sources(ctx):
+                version = catalog.branch(number).newest_release if exact else ""
+                bundle = _bundle(ctx, source, number, flavor, version)
                 if bundle is None:
                     continue
-                choice = Choice(number, flavor, source, bundle, _why(ctx, oldest, number, flavor, able))
-                if ctx.facts.secure_boot and not bundle.prebuilt:
-                    unsigned = unsigned or choice
-                    continue
-                return choice
-    if unsigned:
-        return unsigned
-    asked = f"branch {spec.branch}" if spec.branch != "auto" else "a driver"
-    return Problem(
-        "driver/source",
-        f"There is no source for {asked} ({' or '.join(flavors)} module) for {oldest.model.name} on {ctx.platform.name} {ctx.platform.arch}"
-        + (f" from {spec.source}." if spec.source != "auto" else "."),
-        "Choose another branch or source (`--set driver.branch=…`, `--set driver.source=…`), or a newer system.",
-    )
+                choice = Choice(number, flavor, source, bundle, _why(ctx, oldest, number, flavor, able), version)
+                lost = source == "cuda" and repository.unreachable(ctx, repository.of(ctx, "cuda"))
+                if not lost and (bundle.prebuilt or not ctx.facts.secure_boot):
+                    return choice
+                last = last or choice
+    return last or _no_source(ctx, oldest, able)
+
+
+def _branches(ctx: Context, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
+    if ctx.spec.driver.branch != "auto":
+        return (ctx.spec.driver.branch,)
+    known = {b.number: b for b in ctx.catalog.branches}
+    begun = installed.branch(ctx.facts)
+    order = dict.fromkeys((*([begun] if begun in known else []), *ctx.catalog.preferred_branches))
+    return tuple(n for n in order if _serves(ctx, gpus, known[n]) and _minimum_met(ctx, known[n]))
+
+
+def _minimum_met(ctx: Context, branch: Branch) -> bool:
+    return version_key(branch.newest_release) >= version_key(ctx.spec.driver.minimum)
+
+
+def _sources(ctx: Context) -> tuple[str, ...]:
+    if ctx.spec.driver.source != "auto":
+        return (ctx.spec.driver.source,)
+    begun = installed.source(ctx.facts, ctx.platform.base_id)
+    best = ctx.platform.driver_sources
+    return tuple(dict.fromkeys((*([begun] if begun in best else []), *best)))
+
+
+def _bundle(ctx: Context, source: str, number: str, flavor: str, version: str) -> DriverPackages | None:
+    facts = ctx.facts
+    kernel = facts.kernel or ""
+    bundle = ctx.catalog.driver_packages(ctx.platform, source, number, flavor, kernel, version=version, image=_image(ctx))
+    if bundle and bundle.prebuilt and _foreign_kernel(facts):
+        return bundle.fallback
+    return bundle
+
+
+def _foreign_kernel(facts: Facts) -> bool:
+    """Whether the running kernel is not the distribution's own build: its image package is not there, though others are."""
+    images = [n for n in facts.packages or {} if n.startswith("linux-image-") and facts.installed(n)]
+    return bool(images) and f"linux-image-{facts.kernel}" not in images
 
 
 def _image(ctx: Context) -> str:
-    """The installed linux-image metapackage of the running kernel's flavour, "" if there is none."""
+    """The installed linux-image metapackage of the running kernel's flavour, "" if there is none. Modules for `virtual` are those of `generic`."""
     flavor = ctx.catalog.kernel_flavor(ctx.platform, ctx.facts.kernel or "")
-    images = sorted(
-        n
-        for n in (ctx.facts.packages or {})
-        if n.startswith("linux-image-") and not any(c.isdigit() for c in n.split("-")[2]) and ctx.facts.installed(n)
-    )
-    return next((n for n in images if flavor and n.startswith(f"linux-image-{flavor}")), "")
+    found = []
+    for name in sorted(ctx.facts.packages or {}):
+        suffix = name[len("linux-image-") :] if name.startswith("linux-image-") else ""
+        if not suffix or suffix[0].isdigit() or not ctx.facts.installed(name):
+            continue
+        suffix = "generic" + suffix[len("virtual") :] if suffix.startswith("virtual") else suffix
+        if flavor and (suffix == flavor or suffix.startswith(f"{flavor}-")):
+            found.append(f"linux-image-{suffix}")
+    return found[-1] if found else ""
 
 
-def _serves(ctx: Context, gpus: tuple[Gpu, ...], number: str) -> bool:
-    branch = ctx.catalog.branch(number)
-    return all(
+def _serves(ctx: Context, gpus: tuple[Gpu, ...], branch: Branch) -> bool:
+    return bool(set(branch.flavors) & set(flavors(ctx, gpus))) and all(
         ctx.catalog.supports(branch, g.model.generation) and version_key(g.model.min_driver) <= version_key(branch.newest_release)
         for g in gpus
     )
 
 
-def _branch_problem(ctx: Context, gpus: tuple[Gpu, ...], number: str, oldest: Gpu) -> Problem | None:
+def _title(ctx: Context, gpu: Gpu) -> str:
+    return ctx.catalog.generation(gpu.model.generation).title
+
+
+def _branch_problem(ctx: Context, gpus: tuple[Gpu, ...], oldest: Gpu) -> Problem | None:
+    """Why the branch that the playbook names cannot be had."""
+    number = ctx.spec.driver.branch
+    known = {b.number: b for b in ctx.catalog.branches}
+    if number not in known:
+        return Problem("driver/branch", f"mlhost knows no driver branch {number}.", f"Known are {', '.join(known)}.")
     kind = ctx.catalog.generation(oldest.model.generation)
-    if number not in {b.number for b in ctx.catalog.branches}:
-        known = ", ".join(b.number for b in ctx.catalog.branches)
-        return Problem("driver/branch", f"mlhost knows no driver branch {number}.", f"Known are {known}.")
     if kind.last_branch and int(number) > int(kind.last_branch):
-        return Problem(
-            "driver/branch",
-            f"Branch {number} no longer serves {oldest.model.name} ({kind.name}); the last one that does is {kind.last_branch}.",
-            f"Use `--set driver.branch={kind.last_branch}` or `auto`.",
+        message = (
+            f"Branch {number} no longer serves {oldest.model.name} ({kind.title}); the last one that does is {kind.last_branch}."
         )
-    needy = next((g for g in gpus if not _serves(ctx, (g,), number)), None)
+        return Problem("driver/branch", message, f"Use `--set driver.branch={kind.last_branch}` or `auto`.")
+    needy = next((g for g in gpus if not _serves(ctx, (g,), known[number])), None)
     if needy:
-        least = f" needs at least driver {needy.model.min_driver}" if needy.model.min_driver else " is too new for it"
-        return Problem(
-            "driver/branch",
-            f"Branch {number} does not serve {needy.model.name}, which{least}.",
-            "Use `--set driver.branch=auto`.",
-        )
+        least = f"needs at least driver {needy.model.min_driver}" if needy.model.min_driver else "is too new for it"
+        message = f"Branch {number} does not serve {needy.model.name}, which {least}."
+        return Problem("driver/branch", message, "Use `--set driver.branch=auto`.")
+    if not _minimum_met(ctx, known[number]):
+        message = f"Branch {number} has no driver as new as {ctx.spec.driver.minimum}, which the playbook wants at least."
+        return Problem("driver/branch", message, "Name a newer branch, or lower `driver.minimum`.")
     return None
+
+
+def _no_source(ctx: Context, oldest: Gpu, able: tuple[str, ...]) -> Problem:
+    spec = ctx.spec.driver
+    asked = f"branch {spec.branch}" if spec.branch != "auto" else "a driver"
+    asked += f" of at least {spec.minimum}" if spec.minimum else ""
+    where = f"on {ctx.platform.name} {ctx.platform.arch}" + (f" from {spec.source}" if spec.source != "auto" else "")
+    return Problem(
+        "driver/source",
+        f"There is no source for {asked} ({' or '.join(able)} module) for {oldest.model.name} {where}.",
+        "Choose another branch or source (`--set driver.branch=…`, `--set driver.source=…`), or a newer system.",
+    )
 
 
 def _why(ctx: Context, oldest: Gpu, number: str, flavor: str, able: tuple[str, ...]) -> str:
     kind = ctx.catalog.generation(oldest.model.generation)
     if ctx.spec.driver.branch != "auto":
         reason = f"the playbook asks for branch {number}"
+    elif number == installed.branch(ctx.facts):
+        reason = f"packages of branch {number} are there already"
     elif kind.last_branch == number:
         reason = f"{number} is the last branch that serves {oldest.model.name} ({kind.title})"
     else:
         reason = f"branch {number} ({ctx.catalog.branch(number).kind}) serves {oldest.model.name} ({kind.title})"
     if ctx.spec.driver.flavor != "auto":
         return f"{reason}; the playbook asks for the {flavor} kernel module"
-    return f"{reason}; the {flavor} kernel module is " + (
-        "the only one that does" if len(able) == 1 else f"the recommended one for {kind.title}"
-    )
+    fits = "the only one that does" if len(able) == 1 else f"the recommended one for {kind.title}"
+    return f"{reason}; the {flavor} kernel module is {fits}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from provision.actions import File
+from provision.model import CHANGE
 from provision.steps import BEFORE_PACKAGES, REPAIR, Context, Result
 from provision.steps.files import file_item
+from provision.watched import PROXY_APT as APT
+from provision.watched import PROXY_DROP_IN as DROP_IN
+from provision.watched import PROXY_ENVIRONMENT as ENVIRONMENT
 
 STEP = "proxy"
-APT = "/etc/apt/apt.conf.d/95mlhost-proxy"
-DROP_IN = "/etc/systemd/system/docker.service.d/mlhost-proxy.conf"
-ENVIRONMENT = "/etc/mlhost/docker-proxy.env"
-WATCHED = (APT, DROP_IN, ENVIRONMENT)
 
 
 def decide(ctx: Context) -> Result:
@@ -27,7 +27,7 @@ def decide(ctx: Context) -> Result:
         f'Acquire::{scheme}::Proxy::{host} "DIRECT";'
         for host in proxy.no_proxy
         for scheme in ("http", "https")
-        if not set(host) & set('*/";{} ')
+        if not set(host) & set('*/";{} \\')
     ]
     environment = [f"HTTP_PROXY={http}", f"HTTPS_PROXY={https}", f"NO_PROXY={','.join(proxy.no_proxy)}"]
     header = "Written by mlhost from the playbook's `proxy`."
@@ -51,4 +51,6 @@ def decide(ctx: Context) -> Result:
             BEFORE_PACKAGES,
         ),
     )
-    return Result(tuple(file_item(facts, STEP, identifier, action, why, phase) for identifier, action, why, phase in files))
+    items = tuple(file_item(facts, STEP, identifier, action, why, phase) for identifier, action, why, phase in files)
+    changed = any(i.state == CHANGE for i in items if i.id != "proxy/apt")
+    return Result(items, restart="it reads its proxy only when it starts" if changed else "")

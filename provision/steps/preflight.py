@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from provision.actions import Command
-from provision.model import CHANGE, REFUSED, Facts, Item, Notice, Problem, Reach
-from provision.steps import REPAIR, Context, Result
+from provision.model import CHANGE, Facts, Item, Notice, Problem, Reach
+from provision.steps import REPAIR, Context, Result, plural, refused
 
 STEP = "preflight"
 MAX_SKEW = 300
 # Nothing released before this exists in the catalog; a clock before it is wrong whatever the controller's says.
 EPOCH_2025 = 1735689600
 # What the parts take unpacked, in GB: measured for docker-ce with plugins on Debian 12/13 (0.5) and for the 580 driver with DKMS (1.5); rounded up.
-ENGINE_GB, DRIVER_GB, TOOLKIT_GB = 1, 4, 1
+PARTS_GB = {"docker/packages": 1, "driver/packages": 4, "toolkit/packages": 1}
+DOCKER_DATA_GB = 2
+MIN_INODES = 20_000
+KIB, GB = 1024, 1_000_000_000
+BROKEN = ("half-configured", "half-installed", "unpacked", "triggers-pending", "triggers-awaited", "reinst-required")
 
 REPAIR_CHECK = "[ -z \"$(dpkg --audit 2>/dev/null)\" ] && ! ls /var/lib/dpkg/updates 2>/dev/null | grep -q '^[0-9]'"
 REPAIR_CHANGE = "DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a"
@@ -20,156 +26,114 @@ REPAIR_CHANGE = "DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-con
 def system(facts: Facts, allow_container: bool) -> tuple[Problem, ...]:
     """Kinds of machine on which mlhost can do nothing sensible."""
     if facts.wsl:
-        return (
-            Problem(
-                "system/wsl",
-                "This is Windows' Subsystem for Linux, where the GPU and Docker belong to Windows.",
-                "Install NVIDIA's Windows driver and Docker Desktop with the WSL 2 backend.",
-                unsupported=True,
-            ),
-        )
+        message = "This is Windows' Subsystem for Linux, where the GPU and Docker belong to Windows."
+        fix = "Install NVIDIA's Windows driver and Docker Desktop with the WSL 2 backend."
+        return (Problem("system/wsl", message, fix, unsupported=True),)
     if facts.ostree or (facts.usr_writable is False and facts.live):
-        return (
-            Problem(
-                "system/immutable",
-                f"{facts.os.pretty_name or facts.os.id} keeps its programs read-only; packages cannot be installed the ordinary way.",
-                "Use the vendor's image or extension with the NVIDIA stack built in.",
-                unsupported=True,
-            ),
+        message = (
+            f"{facts.os.pretty_name or facts.os.id} keeps its programs read-only; packages cannot be installed the ordinary way."
         )
+        fix = "Use the vendor's image or extension with the NVIDIA stack built in."
+        return (Problem("system/immutable", message, fix, unsupported=True),)
     if facts.container and not allow_container:
-        return (
-            Problem(
-                "system/container",
-                f"This is a {facts.container} container; drivers and the Docker Engine belong on its host.",
-                "Run mlhost on the machine itself (or, to build an image, `--set preflight.allow_container=true`).",
-                unsupported=True,
-            ),
-        )
+        message = f"This is a {facts.container} container; drivers and the Docker Engine belong on its host."
+        fix = "Run mlhost on the machine itself (or, to build an image, `--set preflight.allow_container=true`)."
+        return (Problem("system/container", message, fix, unsupported=True),)
     return ()
 
 
 def decide(ctx: Context) -> Result:
-    """Problems and notices from the machine's state, and the repair of a package operation that was cut off."""
-    facts, spec = ctx.facts, ctx.spec.preflight
-    problems: list[Problem] = []
-    notices: list[Notice] = []
-    items: list[Item] = []
+    """The repair of a package operation that was cut off, and what the user should know while mlhost waits."""
+    facts, wait = ctx.facts, ctx.spec.preflight.lock_wait
+    item, problems = _dpkg(ctx)
     if facts.live and facts.uid not in (0, None):
-        problems.append(
-            Problem(
-                "preflight/root",
-                "mlhost was not root on this host, so it could neither read all it needs nor change anything.",
-                "Run it with sudo, or give the user sudo rights.",
-            )
+        message = "mlhost was not root on this host, so it could neither read all it needs nor change anything."
+        problems = (Problem("preflight/root", message, "Run it with sudo, or give the user sudo rights."), *problems)
+    notices = [
+        Notice(
+            "preflight/lock",
+            f"{lock.command or 'a process'} (pid {lock.pid}) holds {lock.path}; mlhost waits for it up to {wait} s.",
         )
-    problems += _clock(facts)
-    broken = tuple(
-        p
-        for p in (facts.packages or {}).values()
-        if p.status
-        in ("half-configured", "half-installed", "unpacked", "triggers-pending", "triggers-awaited", "reinst-required")
-    )
-    if facts.dpkg_interrupted or broken:
-        names = ", ".join(p.name for p in broken[:5]) or "a package operation"
-        own = facts.last_run is not None and facts.last_run.state in ("lost", "failed")
-        if own or spec.repair:
-            why = (
-                f"{names} was left half done"
-                + (" by an earlier run of mlhost that was cut off" if own else "")
-                + "; dpkg finishes it first"
-            )
-            items.append(
-                Item(
-                    "preflight/dpkg",
-                    STEP,
-                    "command",
-                    CHANGE,
-                    why,
-                    {"dpkg": "sound"},
-                    {"dpkg": names},
-                    Command(REPAIR_CHECK, REPAIR_CHANGE),
-                    phase=REPAIR,
-                )
-            )
-        else:
-            message = f"An earlier package operation was cut off on this host ({names})."
-            items.append(
-                Item("preflight/dpkg", STEP, "command", REFUSED, message, {"dpkg": "sound"}, {"dpkg": names}, phase=REPAIR)
-            )
-            problems.append(
-                Problem(
-                    "preflight/dpkg",
-                    message,
-                    "Finish it with `sudo dpkg --configure -a`, or let mlhost do that: `--set preflight.repair=true`.",
-                )
-            )
-    for lock in facts.locks:
-        notices.append(
-            Notice(
-                "preflight/lock",
-                f"{lock.command or 'a process'} (pid {lock.pid}) holds {lock.path}; mlhost waits for it up to {spec.lock_wait} s.",
-            )
-        )
+        for lock in facts.locks
+    ]
     if facts.cloud_init == "running":
-        notices.append(
-            Notice("preflight/cloud-init", f"cloud-init is still at work; mlhost waits for it up to {spec.lock_wait} s.")
-        )
+        notices.append(Notice("preflight/cloud-init", f"cloud-init is still at work; mlhost waits for it up to {wait} s."))
     elif facts.cloud_init == "error":
-        notices.append(
-            Notice("preflight/cloud-init", "cloud-init ended with an error (see /var/log/cloud-init.log); mlhost goes on.")
-        )
-    return Result(tuple(items), {}, tuple(problems), tuple(notices))
+        text = "cloud-init ended with an error (see /var/log/cloud-init.log); mlhost goes on."
+        notices.append(Notice("preflight/cloud-init", text))
+    return Result((item,) if item else (), {}, problems, tuple(notices))
 
 
-def _clock(facts: Facts) -> list[Problem]:
-    if facts.host_time is None or not facts.live:
-        return []
-    skew = facts.host_time - facts.asked_at if facts.asked_at is not None else 0
-    if facts.host_time < EPOCH_2025 or abs(skew) > MAX_SKEW:
-        by = f"{abs(skew)} s {'behind' if skew < 0 else 'ahead'}" if abs(skew) > MAX_SKEW else "before 2025"
-        return [
-            Problem(
-                "preflight/clock",
-                f"The host's clock is {by}; signatures and certificates would be judged wrongly.",
-                "Set it: `sudo timedatectl set-ntp true` (or `sudo date -s …`), then run mlhost again.",
-            )
-        ]
-    return []
+def _dpkg(ctx: Context) -> tuple[Item | None, tuple[Problem, ...]]:
+    facts = ctx.facts
+    broken = tuple(p for p in (facts.packages or {}).values() if p.status in BROKEN)
+    if not facts.dpkg_interrupted and not broken:
+        return None, ()
+    names = ", ".join(dict.fromkeys(p.name for p in broken[:5])) or "a package operation"
+    own = facts.last_run is not None and facts.last_run.state in ("lost", "failed")
+    expected = {"dpkg": "sound"}
+    if not own and not ctx.spec.preflight.repair:
+        message = f"An earlier package operation was cut off on this host ({names})."
+        fix = "Finish it with `sudo dpkg --configure -a`, or let mlhost do that: `--set preflight.repair=true`."
+        problem = Problem("preflight/dpkg", message, fix)
+        return refused(STEP, "command", problem, REPAIR, expected), (problem,)
+    by = " by an earlier run of mlhost" if own else ""
+    why = f"{names} was left half done{by}; dpkg finishes it first"
+    action = Command(REPAIR_CHECK, REPAIR_CHANGE)
+    return Item("preflight/dpkg", STEP, "command", CHANGE, why, expected, {"dpkg": names}, action, phase=REPAIR), ()
 
 
-def space(ctx: Context, engine: bool, driver: bool, toolkit: bool, changes: bool) -> tuple[Problem, ...]:
-    """Room on `/` and in Docker's data directory, wanted only where something is going to be installed."""
+def before(ctx: Context, items: Iterable[Item], urls: tuple[str, ...]) -> tuple[Problem, ...]:
+    """What forbids changing anything, asked only where something is going to be changed."""
+    changes = [i for i in items if i.state == CHANGE]
     if not changes:
         return ()
-    spec = ctx.spec.preflight
-    root_gb = spec.root_free_gb or (ENGINE_GB * engine + DRIVER_GB * driver + TOOLKIT_GB * toolkit)
+    installs = [i.id for i in changes if i.kind == "packages"]
+    return (*_clock(ctx.facts), *(space(ctx, installs) if installs else ()), *reachable(urls, ctx.facts.reach))
+
+
+def _clock(facts: Facts) -> tuple[Problem, ...]:
+    if facts.host_time is None or not facts.live:
+        return ()
+    skew = facts.host_time - facts.asked_at if facts.asked_at is not None else 0
+    if abs(skew) > MAX_SKEW:
+        by = f"{abs(skew)} s {'behind' if skew < 0 else 'ahead'}"
+    elif facts.host_time < EPOCH_2025:
+        by = "before 2025"
+    else:
+        return ()
+    message = f"The host's clock is {by}; signatures and certificates would be judged wrongly."
+    fix = "Set it: `sudo timedatectl set-ntp true` (or `sudo date -s …`), then run mlhost again."
+    return (Problem("preflight/clock", message, fix),)
+
+
+def space(ctx: Context, installs: Iterable[str]) -> tuple[Problem, ...]:
+    """Room on `/` and in Docker's data directory for what is going to be installed (item ids). A disk that could not be measured is no problem."""
+    spec, ids = ctx.spec.preflight, set(installs)
+    data = ctx.spec.docker.data_root or "/var/lib/docker"
+    wanted = {
+        "/": spec.root_free_gb or sum(gb for item, gb in PARTS_GB.items() if item in ids),
+        data: spec.docker_free_gb or (DOCKER_DATA_GB if "docker/packages" in ids else 0),
+    }
     problems = []
-    docker_dir = ctx.spec.docker.data_root or "/var/lib/docker"
-    wanted = {"/": root_gb, docker_dir: spec.docker_free_gb or (2 if engine else 0)}
-    disks = ctx.facts.disks
     by_mount: dict[str, int] = {}
     for path, gb in wanted.items():
-        disk = disks.get(path)
+        disk = ctx.facts.disks.get(path)
         if disk is None or not gb:
             continue
-        by_mount[disk.mount] = by_mount.get(disk.mount, 0) + gb
-        needed = by_mount[disk.mount]
-        if disk.free_kb < needed * 1_000_000:
-            problems.append(
-                Problem(
-                    f"preflight/space{path if path != '/' else ''}",
-                    f"{path} has {disk.free_kb / 1_000_000:.1f} GB free on {disk.mount}; {needed} GB are needed for what the plan installs there.",
-                    "Free some (`sudo apt-get clean`, old kernels, `docker system df`), enlarge the disk, or put Docker's data elsewhere with `docker.data_root`.",
-                )
+        needed = by_mount[disk.mount] = by_mount.get(disk.mount, 0) + gb
+        suffix = "" if path == "/" else path
+        if disk.free_kb * KIB < needed * GB:
+            message = f"{path} has {disk.free_kb * KIB / GB:.1f} GB free on {disk.mount}; {needed} GB are needed for what the plan installs there."
+            fix = (
+                "Free some (`sudo apt-get clean`, old kernels, `docker system df`), enlarge the disk, or put Docker's data elsewhere with "
+                "`docker.data_root`."
             )
-        elif disk.free_inodes is not None and 0 < disk.free_inodes < 20_000:
+            problems.append(Problem(f"preflight/space{suffix}", message, fix))
+        elif disk.free_inodes is not None and disk.free_inodes < MIN_INODES:
+            message = f"{path} has only {plural(disk.free_inodes, 'inode')} free on {disk.mount}."
             problems.append(
-                Problem(
-                    f"preflight/inodes{path if path != '/' else ''}",
-                    f"{path} has only {disk.free_inodes} inodes free on {disk.mount}.",
-                    "Delete small files there, or enlarge the file system.",
-                )
+                Problem(f"preflight/inodes{suffix}", message, "Delete small files there, or enlarge the file system.")
             )
     return tuple(problems)
 
@@ -181,7 +145,8 @@ REMEDIES = {
     ),
     "connect": (
         "it cannot be reached from there",
-        "Check the host's route and firewall (a private subnet needs a NAT gateway), or name a mirror (`mirrors:`) or proxy (`proxy:`) in the playbook.",
+        "Check the host's route and firewall (a private subnet needs a NAT gateway), or name a mirror (`mirrors:`) or proxy (`proxy:`) in the "
+        "playbook.",
     ),
     "tls": (
         "its TLS certificate is not trusted there",
@@ -192,22 +157,22 @@ REMEDIES = {
         "Check the proxy's address and credentials (`proxy:` in the playbook, or apt's own settings).",
     ),
     "missing": (
-        "it has nothing for this release there (404)",
-        "Check the mirror's layout, or take the package from the distribution (`--set docker.source=distro`).",
+        "it has nothing for this release there",
+        "Check the mirror's layout (`mirrors:`), or take the packages from the distribution (`--set docker.source=distro`, "
+        "`--set driver.source=distro`).",
     ),
 }
 
 
-def reachable(urls: tuple[str, ...], reach: dict[str, Reach]) -> tuple[Problem, ...]:
+def reachable(urls: tuple[str, ...], reach: Mapping[str, Reach]) -> tuple[Problem, ...]:
     """A problem for each source that the plan needs and the host could not reach. Sources not asked for are no problem."""
     problems = []
-    for url in dict.fromkeys(urls):
+    for url in urls:
         answer = reach.get(url)
         if answer is None or answer.ok or answer.state == "no-client":
             continue
-        said, fix = REMEDIES.get(
-            answer.state, ("it does not answer as it should", "Try again; if it stays, name a mirror in the playbook.")
-        )
-        detail = f": {answer.detail}" if answer.detail else ""
+        other = ("it does not answer as it should", "Try again; if it stays, name a mirror (`mirrors:`) in the playbook.")
+        said, fix = REMEDIES.get(answer.state, other)
+        detail = f" ({answer.detail})" if answer.detail else ""
         problems.append(Problem("preflight/reach", f"The host needs {url}, but {said}{detail}.", fix))
     return tuple(problems)

@@ -143,7 +143,9 @@ def item(ctx: Context, repository: Repository, step: str) -> Item:
         name=repository.title,
         path=path,
         text=text(repository.uri, repository.suite, repository.components, repository.key_path, platform.deb_arch),
-        key=Key(repository.title, repository.key_url, repository.fingerprints, repository.key_path, _known_key(facts, repository)),
+        key=Key(
+            repository.title, repository.key_url, repository.fingerprints, repository.key_path, _known_key(facts, repository)
+        ),
         obsolete=moved.obsolete,
         edits=moved.edits,
         check_url=repository.index_url,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from provision.actions import Smoke
 from provision.model import CHANGE, LATER, Decision, Facts, Item
 from provision.steps import PROOF, Context, Result, plural, settled
@@ -41,9 +43,7 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver, toolkit_there: b
         return Result(decisions={STEP: Decision("skip", "the playbook asks for no proof", image)})
     if engine is None:
         why = "there is no engine to run it"
-        return Result(
-            (Item("smoke/container", STEP, "smoke", LATER, why, phase=PROOF),), {STEP: Decision("skip", why, image)}
-        )
+        return Result((Item("smoke/container", STEP, "smoke", LATER, why, phase=PROOF),), {STEP: Decision("skip", why, image)})
     smoke = action(ctx, engine, driver, toolkit_there)
     wanted, proof = inputs(ctx.facts, smoke), ctx.facts.proof
     differs = [key for key, value in wanted.items() if proof.get(key, "") != value]
@@ -53,7 +53,7 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver, toolkit_there: b
         item = settled(STEP, "smoke/container", "smoke", why, wanted, PROOF)
         kept = Decision("keep", f"proved {proof.get('time', 'before')}, and nothing it depends on has changed", image)
         # `verify` proves anew, by the same action.
-        return Result((Item(**{**item.__dict__, "action": smoke}),), {STEP: kept})
+        return Result((replace(item, action=smoke),), {STEP: kept})
     if not proof:
         why = f"to prove that {what}"
     elif changing:

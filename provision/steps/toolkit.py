@@ -55,7 +55,9 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver) -> Result:
         message = f"NVIDIA's toolkit repository has nothing for {ctx.platform.id} {ctx.platform.version} on {ctx.platform.arch}."
         return _refusal(message, "Install the toolkit by hand and use `--set toolkit.install=never`.", have)
     if have and spec.version and numbers(have) > numbers(spec.version) and not satisfies(have, spec.version):
-        message = f"Toolkit {have} is installed, the playbook pins {spec.version}, which is older; mlhost does not downgrade by itself."
+        message = (
+            f"Toolkit {have} is installed, the playbook pins {spec.version}, which is older; mlhost does not downgrade by itself."
+        )
         return _refusal(message, "Set `toolkit.version` to what is there (or drop it).", have)
     return _installed(ctx, engine, short, vendor)
 
@@ -105,7 +107,9 @@ def _kept(ctx: Context, engine: Engine | None, have: str, vendor: Repository | N
         notices.append(Notice("toolkit/insecure", text))
     old = _legacy(ctx.facts, vendor)
     if old:
-        text = f"{', '.join(old)} is no longer needed. Remove it without purging it: a purge of nvidia-docker2 deletes daemon.json."
+        text = (
+            f"{', '.join(old)} is no longer needed. Remove it without purging it: a purge of nvidia-docker2 deletes daemon.json."
+        )
         notices.append(Notice("toolkit/legacy", text))
     if ctx.facts.toolkit.no_cgroups:
         text = "no-cgroups is set in /etc/nvidia-container-runtime/config.toml, for rootless Docker; the root daemon's containers may not get their GPUs."

@@ -52,11 +52,14 @@ class Transport(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]) -> None: ...
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None: ...
 
 
-def open_transport(target_text: Optional[str], options: SshOptions = SshOptions()) -> Transport:  # noqa: B008 - frozen
-    """This machine for None, else the host that `[user@]host[:port]` names. Connects at the first run.
+def open_transport(target_text: Optional[str], options: SshOptions = SshOptions(), begin: bool = False) -> Transport:  # noqa: B008 - frozen
+    """This machine for None, else the host that `[user@]host[:port]` names. Connects at the first run, or, with `begin`, in the background
+    from now on; what goes wrong there is raised by the first run.
 
     Raises BadTarget, SshConfigError or KeyFileError (exit 2) for what can be seen to be wrong without the network.
     """
@@ -67,4 +70,7 @@ def open_transport(target_text: Optional[str], options: SshOptions = SshOptions(
     target = parse_target(target_text)
     from provision.transport.ssh import SshTransport
 
-    return SshTransport(target, options)
+    transport = SshTransport(target, options)
+    if begin:
+        transport.begin()
+    return transport

@@ -149,7 +149,10 @@ def _why_not(path: str, encrypted: bool, options: SshOptions, problem: Exception
         return "cannot be decrypted with the passphrase given", f"Try: ssh-keygen -y -f {path}"
     if isinstance(problem, OSError):
         return f"cannot be read: {problem.strerror}", "Make it readable for you."
-    return "is not a private key that can be used here", "Name an OpenSSH or PEM private key of type ED25519, ECDSA or RSA (not the .pub file)."
+    return (
+        "is not a private key that can be used here",
+        "Name an OpenSSH or PEM private key of type ED25519, ECDSA or RSA (not the .pub file).",
+    )
 
 
 def _with_certificate(key: paramiko.PKey, path: str) -> Optional[paramiko.PKey]:
@@ -223,7 +226,8 @@ def not_accepting(host: Host, said: str) -> Optional[errors.NotAcceptingLogins]:
     if not _NO_LOGINS_YET.search(said):
         return None
     return errors.NotAcceptingLogins(
-        f"{host}: the host lets no one in at the moment. It said: {said}", "Try again in a minute; only root may log in while it boots."
+        f"{host}: the host lets no one in at the moment. It said: {said}",
+        "Try again in a minute; only root may log in while it boots.",
     )
 
 
@@ -248,7 +252,9 @@ def _hung_up(login: _Login, problem: Exception) -> errors.WireError:
             "Name the right key with -i FILE, and set 'IdentitiesOnly yes' for this host in ssh_config.",
         )
     if not reason and not said and not login.tried:
-        return errors.HandshakeFailed(f"{host}: the host hung up during login ({problem}).", "Try again; its own log says why (journalctl -u ssh).")
+        return errors.HandshakeFailed(
+            f"{host}: the host hung up during login ({problem}).", "Try again; its own log says why (journalctl -u ssh)."
+        )
     detail = f" It said: {reason or said}." if reason or said else ""
     return errors.AuthFailed(
         f"{host}: the host hung up during login.{detail} {_tried_text(login)}",

@@ -75,7 +75,11 @@ class Proxy:
         with theirs:
             # The user's own command from the user's own file, run by a shell as ssh does.
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", f"exec {command}"], stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=self._stderr, start_new_session=True
+                ["/bin/sh", "-c", f"exec {command}"],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=self._stderr,
+                start_new_session=True,
             )
 
     @property
@@ -103,7 +107,7 @@ class Proxy:
 
 
 def dial(host: Host) -> Stream:
-    """Connect to the host, or start its proxy command. Raises NameNotFound, Refused, ConnectTimeout, NoRoute, HandshakeFailed."""
+    """Connect to the host, or start its proxy command. Raises NameNotFound, ConnectionRefused, ConnectTimeout, NoRoute, HandshakeFailed."""
     if host.proxy_command:
         proxy = Proxy(host.proxy_command)
         return Stream(proxy.socket, proxy)
@@ -142,7 +146,7 @@ def _tune(connection: socket.socket, host: Host) -> None:
 def _error(host: Host, failures: list[OSError]) -> errors.WireError:
     """One error for all addresses tried: the one that says most."""
     if any(isinstance(failure, ConnectionRefusedError) for failure in failures):
-        return errors.Refused(
+        return errors.ConnectionRefused(
             f"{host.address}: connection refused. The machine is there, but no SSH server listens on port {host.port}.",
             "Start sshd there, or give the right port (user@HOST:PORT); a machine that is just booting needs a moment.",
         )

@@ -20,7 +20,7 @@ class NameNotFound(WireError):
     """The host's name does not resolve."""
 
 
-class Refused(WireError):
+class ConnectionRefused(WireError):
     """Nothing listens on that port."""
 
     retryable = True

@@ -56,7 +56,9 @@ def read_known_hosts(paths: Iterable[str]) -> list[tuple[str, str]]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as problem:
-            raise errors.SshConfigError(f"{path} cannot be read: {problem.strerror}.", "Make it readable, or name another known_hosts.") from problem
+            raise errors.SshConfigError(
+                f"{path} cannot be read: {problem.strerror}.", "Make it readable, or name another known_hosts."
+            ) from problem
     return lines
 
 

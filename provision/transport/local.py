@@ -53,7 +53,9 @@ class LocalTransport:
                 bufsize=0,
             )
         except OSError as problem:
-            raise Failed(f"this machine: sh cannot be started: {problem.strerror}.", "A POSIX shell named sh must be on the PATH.") from problem
+            raise Failed(
+                f"this machine: sh cannot be started: {problem.strerror}.", "A POSIX shell named sh must be on the PATH."
+            ) from problem
         with process:  # closes the pipes and reaps
             try:
                 _pump(process, framed, collector)
@@ -71,7 +73,9 @@ class LocalTransport:
     def __enter__(self) -> LocalTransport:
         return self
 
-    def __exit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]) -> None:
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
         self.close()
 
 

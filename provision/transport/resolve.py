@@ -18,7 +18,15 @@ KEEPALIVE_COUNT = 3
 _MAX_JUMPS = 8
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 # ssh_config's StrictHostKeyChecking in our three words. `no` says by name that keys shall not be checked.
-_STRICT = {"yes": "enforce", "ask": "enforce", "true": "enforce", "accept-new": "accept-new", "no": "ignore", "off": "ignore", "false": "ignore"}
+_STRICT = {
+    "yes": "enforce",
+    "ask": "enforce",
+    "true": "enforce",
+    "accept-new": "accept-new",
+    "no": "ignore",
+    "off": "ignore",
+    "false": "ignore",
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,9 @@ class Host:
 def resolve(target: Target, options: SshOptions, _depth: int = 0, _through: Optional[list[str]] = None) -> Host:
     """Join the target, ssh_config and the options. Reads files, no network. Raises SshConfigError, KeyFileError or BadTarget."""
     if options.host_keys not in (None, *HOST_KEY_POLICIES):
-        raise SshConfigError(f"{options.host_keys!r} is no way to treat host keys.", f"Choose from {', '.join(HOST_KEY_POLICIES)}.")
+        raise SshConfigError(
+            f"{options.host_keys!r} is no way to treat host keys.", f"Choose from {', '.join(HOST_KEY_POLICIES)}."
+        )
     found = read(target, options.config_file)
     proxy_command, jumps = _proxy(found, options, _depth, _through)
     return Host(
@@ -99,7 +109,9 @@ def _number(found: Lookup, keyword: str, default: float) -> float:
 def _strict(found: Lookup) -> str:
     text = (found.first("stricthostkeychecking") or "ask").lower()
     if text not in _STRICT:
-        raise SshConfigError(f"ssh_config gives StrictHostKeyChecking {text!r} for {found.original_host}.", "Expected yes, no, ask or accept-new.")
+        raise SshConfigError(
+            f"ssh_config gives StrictHostKeyChecking {text!r} for {found.original_host}.", "Expected yes, no, ask or accept-new."
+        )
     return _STRICT[text]
 
 
@@ -134,7 +146,8 @@ def _named_key(path: str) -> str:
             file.read(1)
     except OSError as problem:
         raise KeyFileError(
-            f"The key file {path} cannot be read: {problem.strerror}.", "Name the private key (not the .pub) of a login on the host."
+            f"The key file {path} cannot be read: {problem.strerror}.",
+            "Name the private key (not the .pub) of a login on the host.",
         ) from problem
     return path
 
@@ -148,7 +161,9 @@ def _agent(found: Lookup) -> Optional[str]:
     return os.environ.get(said[1:]) if re.fullmatch(r"\$[A-Za-z_][A-Za-z0-9_]*", said) else found.expand(said, tilde=True)
 
 
-def _proxy(found: Lookup, options: SshOptions, depth: int, through: Optional[list[str]]) -> tuple[Optional[str], tuple[Host, ...]]:
+def _proxy(
+    found: Lookup, options: SshOptions, depth: int, through: Optional[list[str]]
+) -> tuple[Optional[str], tuple[Host, ...]]:
     """The proxy command, or the chain of jump hosts. `through` replaces what ssh_config says, for a hop that is reached by another."""
     command = found.first("proxycommand")
     if through is None and command and command.lower() != "none":
@@ -158,10 +173,15 @@ def _proxy(found: Lookup, options: SshOptions, depth: int, through: Optional[lis
     if not hops or hops == ["none"]:
         return None, ()
     if depth >= _MAX_JUMPS:
-        raise SshConfigError(f"ProxyJump of {found.original_host} goes round in a circle.", "Give the jump host 'ProxyJump none'.")
+        raise SshConfigError(
+            f"ProxyJump of {found.original_host} goes round in a circle.", "Give the jump host 'ProxyJump none'."
+        )
     *before, last = [parse_target(re.sub(r"^ssh://", "", hop)) for hop in hops]
     seen = read(last, options.config_file)
-    if (seen.host, seen.remote_port) == (found.host, found.remote_port):  # `Host *` with a ProxyJump, seen from the jump host itself
+    if (seen.host, seen.remote_port) == (
+        found.host,
+        found.remote_port,
+    ):  # `Host *` with a ProxyJump, seen from the jump host itself
         return None, ()
     jump = resolve(last, options, depth + 1, [str(hop) for hop in before] or None)
     return None, (*jump.jumps, replace(jump, jumps=()))

@@ -139,7 +139,9 @@ def not_started(call_: Call, where: str, rc: int, out_noise: bytes, err_noise: b
             if error is errors.SudoPasswordNeeded and call_.has_password:
                 continue
             return error(f"{where}: {message} It said: {_short(said)}", fix)
-    return errors.SudoError(f"{where}: sudo did not start a root shell (exit {rc}). It said: {_short(said) or 'nothing'}", _LOG_IN_AS_ROOT)
+    return errors.SudoError(
+        f"{where}: sudo did not start a root shell (exit {rc}). It said: {_short(said) or 'nothing'}", _LOG_IN_AS_ROOT
+    )
 
 
 def _no_shell(where: str, rc: int, said: str) -> errors.NoShell:

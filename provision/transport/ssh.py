@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 65536
 _TICK = 0.2
+_WINDOW_TICK = 2  # milliseconds. OpenSSH grants no window before the command has started, and paramiko signals no grant
 
 
 class SshTransport:
@@ -93,7 +94,10 @@ class SshTransport:
         if not pid or not wire.alive:
             return
         framed = call(STOP_SCRIPT, (pid,), sudo, self._options.sudo_password)
-        with contextlib.suppress(Exception), _session(wire, framed) as channel:  # the connection may go; the first error is the one to tell
+        with (
+            contextlib.suppress(Exception),
+            _session(wire, framed) as channel,
+        ):  # the connection may go; the first error is the one to tell
             _pump(channel, framed, Collector(framed, self.name, on_output=None, max_output=MAX_OUTPUT, timeout=5), _Watch(wire))
 
     def begin(self) -> None:
@@ -134,7 +138,9 @@ class SshTransport:
     def __enter__(self) -> SshTransport:
         return self
 
-    def __exit__(self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]) -> None:
+    def __exit__(
+        self, kind: Optional[type[BaseException]], value: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
         self.close()
 
 
@@ -185,36 +191,24 @@ class _Behind(Generic[_T]):
 def _session(wire: Wire, framed: Call) -> Iterator[paramiko.Channel]:
     channel = wire.transport.open_session(timeout=max(15.0, wire.host.connect_timeout))
     try:
-        _execute_without_waiting(channel, framed.command)
+        channel.exec_command(framed.command)
         yield channel
     finally:
         channel.close()
-
-
-def _execute_without_waiting(channel: paramiko.Channel, command: str) -> None:
-    """What `channel.exec_command` does, without its wait for the answer: what is to be read by the command can follow at once, one round
-    trip earlier. A server that refuses makes paramiko close the channel, so that it ends without an exit code."""
-    import paramiko
-
-    m = paramiko.Message()
-    m.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
-    m.add_int(channel.remote_chanid)
-    m.add_string("exec")
-    m.add_boolean(True)
-    m.add_string(command)
-    channel.get_transport()._send_user_message(m)  # type: ignore[attr-defined]
 
 
 def _pump(channel: paramiko.Channel, framed: Call, collector: Collector, watch: _Watch) -> int:
     """Feed and drain in one loop, so that neither side ever waits for the other with both pipes full."""
     left = memoryview(framed.stdin)
     ended: Optional[float] = None
+    ready = select.poll()  # not select(), which fails beyond 1024 open files, that is, some 300 hosts
+    ready.register(channel.fileno(), select.POLLIN)
     while True:
         while left and channel.send_ready():
             left = _send(channel, left)
             if not left:
                 channel.shutdown_write()
-        select.select([channel], [], [], 0.01 if left else _TICK)
+        ready.poll(_WINDOW_TICK if left else _TICK * 1000)
         while channel.recv_ready():
             collector.out(channel.recv(_CHUNK))
         while channel.recv_stderr_ready():

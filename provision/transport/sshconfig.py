@@ -48,7 +48,9 @@ class Lookup:
     @property
     def host(self) -> str:
         name = self.first("hostname")
-        return self.original_host if name is None else name.replace("%%", "\0").replace("%h", self.original_host).replace("\0", "%")
+        return (
+            self.original_host if name is None else name.replace("%%", "\0").replace("%h", self.original_host).replace("\0", "%")
+        )
 
     @property
     def remote_user(self) -> str:
@@ -60,7 +62,9 @@ class Lookup:
         if self.port is not None or text is None:
             return self.port or 22
         if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-            raise SshConfigError(f"ssh_config gives the port {text!r} for {self.original_host}.", "It must be a number from 1 to 65535.")
+            raise SshConfigError(
+                f"ssh_config gives the port {text!r} for {self.original_host}.", "It must be a number from 1 to 65535."
+            )
         return int(text)
 
     def expand(self, text: str, tilde: bool = False) -> str:
@@ -74,7 +78,8 @@ class Lookup:
         value = os.environ.get(reference.group(1))
         if value is None:
             raise SshConfigError(
-                f"ssh_config uses {reference.group()} for {self.original_host}, and that variable is not set.", "Set it, or write the path out."
+                f"ssh_config uses {reference.group()} for {self.original_host}, and that variable is not set.",
+                "Set it, or write the path out.",
             )
         return value
 
@@ -98,7 +103,9 @@ class Lookup:
             ).hexdigest(),
         }
         if letter not in known:
-            raise SshConfigError(f"ssh_config uses the token %{letter} in {text!r}, which is not known here.", "See TOKENS in ssh_config(5).")
+            raise SshConfigError(
+                f"ssh_config uses the token %{letter} in {text!r}, which is not known here.", "See TOKENS in ssh_config(5)."
+            )
         return known[letter]()
 
 
@@ -127,7 +134,11 @@ def read(target: Target, config_file: Optional[str], home: Optional[str] = None,
 
 def _refuse_canonicalization(answer: Lookup) -> None:
     wanted = (answer.first("canonicalizehostname") or "no").lower() in ("yes", "always")
-    if wanted and answer.values.get("canonicaldomains") and answer.original_host.count(".") <= int(answer.first("canonicalizemaxdots") or 1):
+    if (
+        wanted
+        and answer.values.get("canonicaldomains")
+        and answer.original_host.count(".") <= int(answer.first("canonicalizemaxdots") or 1)
+    ):
         raise SshConfigError(
             f"ssh_config asks for CanonicalizeHostname for {answer.original_host}, which is not supported here.",
             "Name the host in full, or with a HostName line in ssh_config.",
@@ -148,7 +159,9 @@ class _File:
             with open(self.path, encoding="utf-8", errors="surrogateescape") as file:
                 lines = file.read().split("\n")
         except OSError as problem:
-            raise SshConfigError(f"The ssh_config file {self.path} cannot be read: {problem.strerror}.", "Name another with -F.") from problem
+            raise SshConfigError(
+                f"The ssh_config file {self.path} cannot be read: {problem.strerror}.", "Name another with -F."
+            ) from problem
         for number, line in enumerate(lines, 1):
             self.where = f"{self.path}:{number}"
             text = line.strip()
@@ -201,7 +214,9 @@ class _File:
 
     def _include(self, words: list[str]) -> None:
         if self.depth >= _MAX_INCLUDES:
-            raise SshConfigError(f"{self.where}: includes are nested more than {_MAX_INCLUDES} deep.", "Look for a file that includes itself.")
+            raise SshConfigError(
+                f"{self.where}: includes are nested more than {_MAX_INCLUDES} deep.", "Look for a file that includes itself."
+            )
         for word in words:
             pattern = os.path.join(self.answer.home, word[2:]) if word.startswith("~/") else os.path.expanduser(word)
             for path in sorted(glob.glob(os.path.join(self.directory, pattern))):
@@ -223,7 +238,9 @@ class _File:
                 # What follows a criterion that failed is not evaluated: `exec` may be slow, or not meant for this host.
                 passed = result and self.enclosing and self._criterion(name, value)
             else:
-                raise SshConfigError(f"{self.where}: 'Match {criterion}' is not supported here.", "Use a Host line, or another file with -F.")
+                raise SshConfigError(
+                    f"{self.where}: 'Match {criterion}' is not supported here.", "Use a Host line, or another file with -F."
+                )
             result = result and passed != negated
         return result
 

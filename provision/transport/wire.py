@@ -68,7 +68,9 @@ class Wire:
     def tunnel(self, to: Host) -> Stream:
         """A stream to another host, through this one. Raises JumpFailed."""
         try:
-            channel = self.transport.open_channel("direct-tcpip", (to.host, to.port), ("127.0.0.1", 0), timeout=to.connect_timeout)
+            channel = self.transport.open_channel(
+                "direct-tcpip", (to.host, to.port), ("127.0.0.1", 0), timeout=to.connect_timeout
+            )
         except (paramiko.SSHException, EOFError, OSError) as problem:
             reason = problem.args[1] if isinstance(problem, paramiko.ChannelException) and len(problem.args) > 1 else problem
             raise errors.JumpFailed(
@@ -154,12 +156,14 @@ def _supported(transport: _Transport) -> list[str]:
 def _handshake_error(host: Host, stream: Stream, said: str, problem: Exception) -> errors.WireError:
     if host.proxy_command and not stream.first_bytes:
         return errors.JumpFailed(
-            f"{host.address}: the proxy command gave no SSH connection: {host.proxy_command}" + (f" It said: {said}" if said else ""),
+            f"{host.address}: the proxy command gave no SSH connection: {host.proxy_command}"
+            + (f" It said: {said}" if said else ""),
             "Run the command by hand to see why.",
         )
     if isinstance(problem, IncompatiblePeer):
         return errors.HandshakeFailed(
-            f"{host.address}: no algorithm in common with the SSH server ({problem}).", "The server is very old or very strict; update it."
+            f"{host.address}: no algorithm in common with the SSH server ({problem}).",
+            "The server is very old or very strict; update it.",
         )
     try_again = "It may be starting, overloaded (MaxStartups), or refuse this address (fail2ban, PerSourcePenalties). Try again in a moment."
     if not stream.first_bytes:
@@ -168,7 +172,9 @@ def _handshake_error(host: Host, stream: Stream, said: str, problem: Exception) 
     if re.search("MaxStartups|Not allowed at this time", said):  # OpenSSH's own words before it says SSH-
         return errors.HandshakeFailed(f"{host.address}: the SSH server does not take this connection. It said: {said}", try_again)
     if b"SSH-" not in stream.first_bytes:
-        return errors.HandshakeFailed(f"{host.address}: this is no SSH server. It said: {said}", "Check the port (user@HOST:PORT).")
+        return errors.HandshakeFailed(
+            f"{host.address}: this is no SSH server. It said: {said}", "Check the port (user@HOST:PORT)."
+        )
     detail = f" It said: {said}." if said else ""
     what = "hung up" if stream.hung_up else "stopped"
     return errors.HandshakeFailed(
@@ -195,7 +201,9 @@ def _judge(host: Host, blob: bytes, known: list[hostkeys.KnownKey], lines: list[
     bare = hostkeys.known_keys(lines, host.host.lower()) if host.known_as.startswith("[") else []
     verdict = hostkeys.check(blob, known, bare)
     if verdict == "unknown" and host.host_keys == "accept-new":
-        hostkeys.remember(host.known_hosts_files[0] if host.known_hosts_files else os.devnull, host.known_as, blob, host.hash_known_hosts)
+        hostkeys.remember(
+            host.known_hosts_files[0] if host.known_hosts_files else os.devnull, host.known_as, blob, host.hash_known_hosts
+        )
     elif verdict == "unknown":
         command = f"ssh -p {host.port} {host.user}@{host.host}" if host.port != 22 else f"ssh {host.user}@{host.host}"
         raise hostkeys.unknown_error(host.address, host.known_as, blob, command)
@@ -203,5 +211,3 @@ def _judge(host: Host, blob: bytes, known: list[hostkeys.KnownKey], lines: list[
         raise hostkeys.changed_error(host.address, host.known_as, blob, known)
     elif verdict == "revoked":
         raise hostkeys.revoked_error(host.address, blob, [*known, *bare])
-
-

@@ -11,7 +11,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import IO, Any, Callable
+
+from tests.lab.need import LabUnavailable
 
 
 def cache_root() -> Path:
@@ -33,6 +35,22 @@ def locked(name: str) -> Iterator[None]:
     with open(cache_root() / f"{name}.lock", "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def first_free(name: str, count: int) -> tuple[int, IO[str]]:
+    """Claim the first number below `count` that no other process holds under `name`.
+
+    Returns it with the open file that is the claim; closing that gives the number back. Raises LabUnavailable.
+    """
+    for number in range(count):
+        handle = open(cache_root() / f"{name}-{number}.lock", "w")  # noqa: SIM115 - it is the claim, and stays open
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.close()
+            continue
+        return number, handle
+    raise LabUnavailable(f"all {count} places for {name} are in use by other test runs")
 
 
 def built_once(kind: str, name: str, build: Callable[[Path], None]) -> Path:

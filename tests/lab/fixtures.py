@@ -15,6 +15,7 @@ import pytest
 from tests.lab.image import debian_image
 from tests.lab.mirror import read_mirror
 from tests.lab.need import LabUnavailable
+from tests.lab.nshost import Network, NsHost
 from tests.lab.proxy import CachingProxy
 from tests.lab.registry import Registry
 from tests.lab.server import FileServer
@@ -84,6 +85,50 @@ def registry() -> Iterator[Registry]:
     """A real container registry on this machine's loopback."""
     with available(Registry) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[Network]:
+    """The bridge of the namespace hosts; `network.host(systemd=...)` starts one (stop it, or it stays for the session)."""
+    with available(Network) as bridge:
+        yield bridge
+
+
+@pytest.fixture(scope="session")
+def network_apt_proxy(network: Network) -> Iterator[CachingProxy]:
+    """A caching proxy in front of this machine's Debian mirror, for namespace hosts."""
+    mirror = available(read_mirror)
+    with network.proxy(mirror.hosts_with_tls()) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def network_vendor_server(network: Network, engine_vendors: Vendors) -> Iterator[FileServer]:
+    """A web server for `engine_vendors` that namespace hosts can reach at its `url`."""
+    with FileServer(engine_vendors.root, network.address) as server:
+        yield server
+
+
+@pytest.fixture
+def sshd_host(network: Network, network_apt_proxy: CachingProxy) -> Iterator[NsHost]:
+    """A fresh namespace host with sshd as process 1: accounts, sudo, apt, files; no services, no reboot."""
+    yield from _started(network, network_apt_proxy, systemd=False)
+
+
+@pytest.fixture
+def systemd_host(network: Network, network_apt_proxy: CachingProxy) -> Iterator[NsHost]:
+    """A fresh namespace host with systemd: services, reboot, Docker; not its own kernel."""
+    yield from _started(network, network_apt_proxy, systemd=True)
+
+
+def _started(network: Network, proxy: CachingProxy, systemd: bool) -> Iterator[NsHost]:
+    host = available(lambda: network.host(systemd=systemd))
+    try:
+        host.wait()
+        host.use_proxy(proxy)
+        yield host
+    finally:
+        host.stop()
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Hosts made of Linux namespaces: ready in a tenth of a second, with this machine's kernel and a Debian of their own.
 
 Each host has its own network, process, mount, UTS, IPC and cgroup namespace over a shared, read-only base tree.
-Process 1 is sshd, or systemd where services, reboots or Docker matter. They sit on a bridge of this machine, 10.77/16,
-with no route to anything else.
+Process 1 is sshd, or systemd where services, reboots or Docker matter. They sit on a bridge of this machine, in a part
+of 10.77/16, with no route to anything else.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.lab import tree
-from tests.lab.cache import built_once, recipe_hash
+from tests.lab.cache import built_once, first_free, recipe_hash
 from tests.lab.keys import lab_keys
 from tests.lab.need import LabError, LabUnavailable, require_root, tool
 from tests.lab.proxy import CachingProxy
 from tests.lab.rundir import end_strays, new_run_folder, remember
 from tests.lab.sshcli import Result, Ssh
 
-BRIDGE = "mlhostlab0"
-GATEWAY = "10.77.255.1"
+NETWORKS = 16  # at a time on one machine, each of 4000 hosts
 SUITE = "trixie"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "python3", "git", "ca-certificates"),
@@ -45,7 +44,7 @@ cd "$folder" || exit 1
 while :; do
     cat /proc/sys/kernel/random/uuid > boot_id
     if [ -n "$cgroup" ]; then
-        mkdir -p "$cgroup/$4" && echo $$ > "$cgroup/$4/cgroup.procs" || exit 1
+        mkdir -p "$cgroup/$3" && echo $$ > "$cgroup/$3/cgroup.procs" || exit 1
     fi
     nsenter --net="/run/netns/$3" unshare --mount --propagation private --uts --ipc --cgroup --pid --fork --kill-child \
         sh "$folder/init" "$@"
@@ -92,9 +91,9 @@ exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin co
 
 
 class Network:
-    """The bridge that namespace hosts sit on; a context manager that stops them all on exit.
+    """A bridge that namespace hosts sit on; a context manager that stops them all on exit.
 
-    One at a time per machine. Raises LabUnavailable where root, a tool or a kernel feature is missing.
+    `address` is this machine's own on it: what listens there, the hosts can reach. Raises LabUnavailable where root, a tool or a kernel feature is missing.
     """
 
     def __init__(self) -> None:
@@ -110,25 +109,28 @@ class Network:
             raise LabUnavailable(f"a namespace host needs to make namespaces: {done.stderr.strip()}")
         self.base = base_tree()
         self.hosts: list[NsHost] = []
-        self._lock = contextlib.ExitStack()
+        self.number, self._claim = first_free("network", NETWORKS)
+        self.address = f"10.77.{self.number * 16}.1"
+        self.bridge = f"mlhostlab{self.number}"
 
     def host(self, *, systemd: bool = False, name: str = "") -> NsHost:
         """Start a host and return it without waiting for ssh."""
-        number = len(self.hosts) + 1
-        host = NsHost(self.base, number, name or f"h{number}", systemd)
+        number = len(self.hosts) + 2  # one is this machine
+        host = NsHost(self, number, name or f"h{number - 1}", systemd)
         self.hosts.append(host)
         host.start()
         return host
 
     def proxy(self, hosts_with_tls: list[str]) -> CachingProxy:
         """A caching proxy that the hosts can reach; start it as a context manager."""
-        return CachingProxy(tls_hosts=hosts_with_tls, address=GATEWAY)
+        return CachingProxy(tls_hosts=hosts_with_tls, address=self.address)
 
     def __enter__(self) -> Network:
         end_strays()
-        _ip("link", "add", BRIDGE, "type", "bridge", check=False)
-        _ip("addr", "replace", f"{GATEWAY}/16", "dev", BRIDGE)
-        _ip("link", "set", BRIDGE, "up")
+        _ip("link", "delete", self.bridge, check=False)  # of a run that was killed
+        _ip("link", "add", self.bridge, "type", "bridge")
+        _ip("addr", "add", f"{self.address}/20", "dev", self.bridge)
+        _ip("link", "set", self.bridge, "up")
         return self
 
     def __exit__(
@@ -139,7 +141,8 @@ class Network:
     ) -> None:
         for host in self.hosts:
             host.stop()
-        _ip("link", "delete", BRIDGE, check=False)
+        _ip("link", "delete", self.bridge, check=False)
+        self._claim.close()
 
 
 class NsHost:
@@ -147,13 +150,14 @@ class NsHost:
 
     port = 22
 
-    def __init__(self, base: Path, number: int, name: str, systemd: bool) -> None:
+    def __init__(self, network: Network, number: int, name: str, systemd: bool) -> None:
         self.name = name
         self.systemd = systemd
-        self.base = base
-        self.address = f"10.77.{number >> 8}.{(number & 255) or 255}"
-        self.namespace = f"mlhostlab-{number}"
-        self._link = f"mlab{number}"
+        self.base = network.base
+        self.address = f"10.77.{network.number * 16 + (number >> 8)}.{number & 255}"
+        self.namespace = f"mlhostlab-{network.number}-{number}"
+        self._bridge = network.bridge
+        self._link = f"mlab{network.number}x{number}"
         self.folder = new_run_folder()
         known_hosts = self.folder / "known_hosts"
         known_hosts.write_text(lab_keys().known_hosts(self.address, 22))
@@ -215,7 +219,7 @@ class NsHost:
             self._process.wait()
         _ip("netns", "delete", self.namespace, check=False)
         if self.systemd:
-            _remove_cgroup(_cgroup2() / self.name)
+            _remove_cgroup(_cgroup2() / self.namespace)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _other_boot(self, order: Callable[[], object], timeout: float) -> float:
@@ -234,8 +238,8 @@ class NsHost:
         _ip("link", "delete", self._link, check=False)
         _ip("netns", "add", self.namespace)
         _ip("link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
-        _ip("link", "set", self._link, "master", BRIDGE, "up")
-        for words in (["addr", "add", f"{self.address}/16", "dev", "eth0"], ["link", "set", "eth0", "up"], ["link", "set", "lo", "up"]):
+        _ip("link", "set", self._link, "master", self._bridge, "up")
+        for words in (["addr", "add", f"{self.address}/20", "dev", "eth0"], ["link", "set", "eth0", "up"], ["link", "set", "lo", "up"]):
             _ip("-n", self.namespace, *words)
 
 

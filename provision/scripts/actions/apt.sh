@@ -219,6 +219,7 @@ apt_carry_out() { # ARGUMENT...
         why "refused: apt would also remove ${apt_install_lost% }"
         return 1
     fi
+    sed -n 's/^Inst \([^ ]*\) \[\([^]]*\)\] .*/\1 \2/p' "$WORK/apt.out" >"$WORK/apt.upgraded"
     if ! apt_try apt_transaction "$@"; then
         if grep -Eq '404 +Not Found|Unable to fetch some archives|Hash Sum mismatch' "$WORK/apt.out"; then
             note "the package lists were out of date; refreshing them"
@@ -234,8 +235,17 @@ apt_carry_out() { # ARGUMENT...
     done <"$WORK/apt.remove"
     sed -n 's/^Setting up \([^ ]*\) (\(.*\)) \.\.\.$/\1 \2/p' "$WORK/apt.out" >"$WORK/apt.set-up"
     while read -r apt_install_name apt_install_version; do
-        receipt package "$apt_install_name" "$apt_install_version"
+        receipt package "$apt_install_name" "$apt_install_version" "$(apt_old_version "$apt_install_name")"
     done <"$WORK/apt.set-up"
+}
+
+apt_old_version() { # NAME: the version that this transaction has replaced, if any
+    while read -r apt_old_name apt_old_text; do
+        if [ "$apt_old_name" = "$1" ] || [ "$apt_old_name" = "${1%%:*}" ]; then
+            printf '%s' "$apt_old_text"
+            return 0
+        fi
+    done <"$WORK/apt.upgraded"
 }
 
 held() { # NAME...

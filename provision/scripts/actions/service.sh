@@ -45,6 +45,9 @@ service_fresh() {
     service_fresh_own=/run/mlhost/${1%.service}.loaded
     service_fresh_list=files
     shift
+    # by change time: dpkg gives files the time of their build. busybox knows only the other
+    service_fresh_test=-cnewer
+    find / -prune -cnewer / >/dev/null 2>&1 || service_fresh_test=-newer
     : >"$WORK/newer"
     for service_fresh_word in "$@" "$service_fresh_own"; do
         if [ "$service_fresh_word" = -- ]; then
@@ -56,7 +59,7 @@ service_fresh() {
         else
             mv "$WORK/newer" "$WORK/newer.before"
             while IFS= read -r service_fresh_file; do
-                find "$service_fresh_file" -prune -newer "$ROOT$service_fresh_word"
+                find "$service_fresh_file" -prune "$service_fresh_test" "$ROOT$service_fresh_word"
             done <"$WORK/newer.before" >"$WORK/newer"
         fi
     done

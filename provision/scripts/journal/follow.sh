@@ -30,7 +30,7 @@ size_of() { # FILE
 }
 
 follow() { # EVENTS-OFFSET LOG-OFFSET: until the run has ended and everything is told; its exit code is in the R frame
-    PART=$(mktemp "$STATE/follow.XXXXXX") || { frame "F	cannot write into $STATE; is the disk full?"; return 1; }
+    PART=$(mktemp "$DIR/follow.XXXXXX") || { frame "F	cannot write into $DIR; is the disk full?"; return 1; }
     trap 'rm -f "$PART" "$PART.whole"' EXIT
     trap 'exit 1' HUP INT TERM PIPE
     follow_events=$1 follow_log=$2 follow_quiet=0 follow_sleep=0.2 follow_beat=50

@@ -7,7 +7,8 @@ fail() { # TEXT
 
 safe_directory() { # PATH MODE: ours alone to write in
     [ ! -L "$1" ] || fail "$1 is a symbolic link; it must be a directory of root"
-    [ -d "$1" ] || mkdir "$1" || fail "cannot make the directory $1"
+    # another launch may be making it at this moment
+    [ -d "$1" ] || mkdir "$1" 2>/dev/null || [ -d "$1" ] || fail "cannot make the directory $1"
     [ "$(stat -c %u "$1")" = "$(id -u)" ] || fail "$1 belongs to user $(stat -c %u "$1"); it must belong to root"
     chmod "$2" "$1" || fail "cannot set the mode of $1"
 }

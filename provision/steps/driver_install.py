@@ -1,0 +1,160 @@
+"""Installing the NVIDIA driver that `gpus.choose` has chosen: its source, its packages in one transaction, its module."""
+
+from __future__ import annotations
+
+import fnmatch
+
+from provision.actions import AptRepository, Command, File, KernelModule, Package, Packages
+from provision.aptsource import deb822, one_line
+from provision.model import CHANGE, Decision, Item, Notice, Problem
+from provision.rows import Repository
+from provision.steps import BEFORE_PACKAGES, MODULES, PACKAGES, SOURCES, Context, Result, fabric, gpus, repository, settled
+from provision.steps.engine import there
+from provision.steps.files import file_item
+from provision.steps.gpus import Choice, Gpu
+from provision.watched import BLACKLIST, PREFERENCES
+
+STEP = "driver"
+# nova_core is the kernel's newer driver for the same GPUs, from 6.19 on.
+BLACKLIST_TEXT = (
+    "# Written by mlhost: no other driver must take the GPU before NVIDIA's does.\n"
+    "blacklist nouveau\nblacklist nova_core\noptions nouveau modeset=0\n"
+)
+MORE_COMPONENTS = "/etc/apt/sources.list.d/mlhost-non-free"
+# The ramdisk loads nouveau at the next boot unless it is made after the blacklist.
+INITRAMFS_CHECK = f'[ ! -e "/boot/initrd.img-$(uname -r)" ] || [ "/boot/initrd.img-$(uname -r)" -nt {BLACKLIST} ]'
+
+
+def decide(ctx: Context, own: tuple[Gpu, ...], choice: Choice) -> Result:
+    """Everything for the chosen driver, or the refusal."""
+    facts, bundle = ctx.facts, choice.bundle
+    repo = repository.of(ctx, bundle.repository) if bundle.repository else None
+    wanted = (*(Package(n, bundle.versions.get(n, "")) for n in bundle.packages), *(Package(h) for h in bundle.headers))
+    details: dict[str, object] = {
+        "branch": choice.branch,
+        "flavor": choice.flavor,
+        "source": choice.source,
+        "packages": [p.name for p in wanted],
+        "repository": repository.details(repo) if repo else None,
+        "secure_boot": facts.secure_boot,
+    }
+    components = _components(ctx, choice) if bundle.components else None
+    problem = components if isinstance(components, Problem) else _unbuildable(ctx, choice)
+    if problem:
+        item = Item("driver/packages", STEP, "packages", "refused", problem.message, phase=PACKAGES)
+        decisions = {STEP: Decision("refuse", problem.message, details), **fabric.skip("there is no driver to match")}
+        return Result((item,), decisions, (problem,))
+    why = f"no working driver for {gpus.names(own)}: {choice.why}; from {_where(choice, repo)}"
+    items = [*_before(ctx, choice, repo), *([components] if isinstance(components, Item) else [])]
+    items.append(_packages(ctx, wanted, why))
+    items += _module(ctx)
+    items += fabric.persistenced(facts, True)
+    version = choice.version or ctx.catalog.branch(choice.branch).newest_release
+    manager = fabric.manager(ctx, own, choice.source, choice.branch, version)
+    known = {i.id for i in items}
+    items += [i for i in manager.items if i.id not in known]
+    urls = (repo.index_url,) if repo else ()
+    decisions = {STEP: Decision("install", why, details), **manager.decisions}
+    return Result(tuple(items), decisions, manager.problems, _notices(ctx, choice), urls=urls)
+
+
+def _where(choice: Choice, repo: Repository | None) -> str:
+    if repo:
+        return "NVIDIA's repository"
+    return "the distribution, as signed prebuilt modules" if choice.bundle.prebuilt else "the distribution"
+
+
+def _notices(ctx: Context, choice: Choice) -> tuple[Notice, ...]:
+    if ctx.facts.secure_boot is None and not choice.bundle.prebuilt:
+        text = "Whether Secure Boot is on could not be read; if it is, the module built here will not load."
+        return (Notice("driver/secure-boot", text),)
+    return ()
+
+
+def _unbuildable(ctx: Context, choice: Choice) -> Problem | None:
+    """Why a module cannot be built on this machine; nothing to say of a prebuilt one."""
+    if choice.bundle.prebuilt:
+        return None
+    if ctx.facts.secure_boot:
+        return Problem(
+            "driver/secure-boot",
+            "Secure Boot is on, and the kernel module would be built and signed on this machine with a key that the firmware does not know: "
+            "it would not load.",
+            "Use a system with signed prebuilt modules (Ubuntu with its own kernel), or switch Secure Boot off for this machine; or enrol the "
+            "machine's own key at its console (`mokutil --import /var/lib/dkms/mok.pub`, reboot, confirm), install the driver by hand, and run "
+            "mlhost again.",
+        )
+    if ctx.facts.kernel is None:
+        message = "The kernel's version is not known, so its headers cannot be chosen."
+        fix = "Run mlhost on the live system, or give the tree a proc/sys/kernel/osrelease."
+        return Problem("driver/kernel", message, fix)
+    return None
+
+
+def _before(ctx: Context, choice: Choice, repo: Repository | None) -> list[Item]:
+    """What must be there before the packages: the vendor's source, nouveau kept away, apt kept on the branch."""
+    items = [repository.item(ctx, repo, STEP)] if repo else []
+    why = "nouveau must not take the GPU before NVIDIA's driver does"
+    items.append(file_item(ctx.facts, STEP, "driver/nouveau", File(BLACKLIST, BLACKLIST_TEXT), why, BEFORE_PACKAGES))
+    if choice.bundle.preferences:
+        text = f"# Written by mlhost: every part of the driver stays on branch {choice.branch}.\n{choice.bundle.preferences}"
+        why = f"apt must not mix branch {choice.branch} with a newer one"
+        items.append(file_item(ctx.facts, STEP, "driver/pin", File(PREFERENCES, text), why, BEFORE_PACKAGES))
+    return items
+
+
+def _packages(ctx: Context, wanted: tuple[Package, ...], why: str) -> Item:
+    present = {p.name: there(ctx.facts, p.name) for p in wanted if there(ctx.facts, p.name)}
+    expected = {p.name: p.version or "any" for p in wanted}
+    right = [
+        p for p in wanted if ctx.facts.installed(p.name) and fnmatch.fnmatchcase(ctx.facts.installed(p.name), p.version or "*")
+    ]
+    if len(right) == len(wanted):
+        built = "its module is not loaded yet" if ctx.facts.nvidia and ctx.facts.nvidia.on_disk else "its module is not seen yet"
+        return settled(STEP, "driver/packages", "packages", f"the driver's packages are installed; {built}", expected, PACKAGES)
+    return Item("driver/packages", STEP, "packages", CHANGE, why, expected, present, Packages(wanted), phase=PACKAGES)
+
+
+def _module(ctx: Context) -> list[Item]:
+    nvidia, items = ctx.facts.nvidia, []
+    if nvidia and nvidia.nouveau_loaded and ctx.platform.initramfs_update:
+        why = "nouveau is loaded, and would be again at the next boot, from a ramdisk that does not know it is unwanted"
+        action = Command(INITRAMFS_CHECK, ctx.platform.initramfs_update)
+        state = {"ramdisk": "newer than the blacklist"}
+        items.append(Item("driver/initramfs", STEP, "command", CHANGE, why, state, {"ramdisk": ""}, action, phase=MODULES))
+    loaded = nvidia.loaded if nvidia else ""
+    why = "the module is loaded without a reboot where that works; else a reboot follows"
+    # Debian's files are named nvidia-current and the like; its own modprobe.d makes them answer to these names, which are also those in /sys/module.
+    load = KernelModule(("nvidia", "nvidia-uvm"), unload=("nouveau",))
+    expected, actual = {"module": "loaded"}, {"module": loaded}
+    items.append(Item("driver/module", STEP, "kernel-module", CHANGE, why, expected, actual, load, phase=MODULES))
+    return items
+
+
+def _components(ctx: Context, choice: Choice) -> Item | Problem:
+    """An apt source beside the system's own: the same mirror, suite and key with more components."""
+    facts, suite, platform, components = ctx.facts, ctx.platform.codename, ctx.platform, choice.bundle.components
+    own = [s for s in facts.apt_sources if s.enabled and suite in s.suites and "deb" in s.types]
+    # apt refuses two sources of one suite with different keys, and a key written into a source cannot be repeated by its path.
+    main = next((s for s in own if "main" in s.components and not s.signed_by.startswith("-----BEGIN")), None)
+    expected = {"suite": suite, "components": " ".join(components)}
+    missing = [c for c in components if not any(c in s.components for s in own)]
+    identifier, more = "driver/components", " ".join(missing)
+    if not missing:
+        return settled(
+            STEP, identifier, "apt-repository", f"the system's apt sources have {' '.join(components)}", expected, SOURCES
+        )
+    if main is None:
+        message = f"No apt source of this host names {suite} main, so the same mirror's {more} cannot be added, which the driver's packages need."
+        return Problem(identifier, message, f"Add {more} to the system's apt sources.")
+    text = deb822 if platform.deb822 else one_line
+    action = AptRepository(
+        f"{platform.base_id.capitalize()} {more}",
+        f"{MORE_COMPONENTS}.{'sources' if platform.deb822 else 'list'}",
+        text(main.uris[0], suite, missing, main.signed_by, platform.deb_arch),
+        None,
+    )
+    whose = "the distribution keeps its driver in" if choice.source == "distro" else "NVIDIA's packages depend on some in"
+    why = f"{whose} {more}: same mirror, more components"
+    actual = {"suite": suite, "components": " ".join(main.components)}
+    return Item(identifier, STEP, "apt-repository", CHANGE, why, expected, actual, action, phase=SOURCES)

@@ -1,0 +1,31 @@
+"""What the probe must look at for a playbook, beyond what it always looks at. Here, and not with the steps that want it, because it is
+needed to send the probe, and the steps only when it has answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from provision.spec import Spec
+
+# provision.steps.driver_install
+BLACKLIST = "/etc/modprobe.d/mlhost-nouveau.conf"
+PREFERENCES = "/etc/apt/preferences.d/mlhost-nvidia"
+# provision.steps.network
+PROXY_APT = "/etc/apt/apt.conf.d/95mlhost-proxy"
+PROXY_DROP_IN = "/etc/systemd/system/docker.service.d/mlhost-proxy.conf"
+PROXY_ENVIRONMENT = "/etc/mlhost/docker-proxy.env"
+
+
+def watched(spec: Spec, steps: Sequence[object] = ()) -> tuple[str, ...]:
+    """The paths whose state the probe must report for this spec; a user's own step names further ones in its `watch`."""
+    paths = [BLACKLIST, PREFERENCES]
+    if spec.proxy.http or spec.proxy.https:
+        paths += [PROXY_APT, PROXY_DROP_IN, PROXY_ENVIRONMENT]
+    for step in steps:
+        paths += getattr(step, "watch", ())
+    return tuple(dict.fromkeys(paths))
+
+
+def watched_disks(spec: Spec) -> tuple[str, ...]:
+    """The directories whose free space the probe must report."""
+    return ("/", spec.docker.data_root or "/var/lib/docker")
