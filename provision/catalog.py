@@ -13,11 +13,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provision import catalog_systems
 from provision.errors import Unsupported
-from provision.model import OsRelease
 from provision.rows import (
     Branch,
     DriverPackages,
@@ -30,6 +29,9 @@ from provision.rows import (
     filled,
     version_key,
 )
+
+if TYPE_CHECKING:
+    from provision.model import OsRelease
 
 if sys.version_info >= (3, 11):
     import tomllib

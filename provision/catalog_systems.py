@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provision.errors import Unsupported
-from provision.model import OsRelease
 from provision.rows import Row, version_key
+
+if TYPE_CHECKING:
+    from provision.model import OsRelease
 
 Distros = Mapping[str, Any]
 

@@ -78,13 +78,15 @@ def armoured(text: bytes) -> bytes:
 
 def attach(plan: Plan, texts: Mapping[Key, bytes]) -> Plan:
     """The plan with every needed key's text in place. `texts` are keys compared already."""
-    items = tuple(
-        replace(i, action=replace(i.action, key=replace(i.action.key, text=armoured(texts[i.action.key]))))
-        if isinstance(i.action, AptRepository) and i.action.key in texts
-        else i
-        for i in plan.items
-    )
-    return replace(plan, items=items)
+    items = []
+    for item in plan.items:
+        action = item.action
+        if isinstance(action, AptRepository) and action.key is not None and action.key in texts:
+            key = replace(action.key, text=armoured(texts[action.key]))
+            items.append(replace(item, action=replace(action, key=key)))
+        else:
+            items.append(item)
+    return replace(plan, items=tuple(items))
 
 
 def fetch(url: str, timeout: float = 15) -> bytes:

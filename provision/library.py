@@ -16,7 +16,7 @@ Nothing here prints, asks or exits. Everything that is wrong is raised as `provi
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 from provision import catalog as _catalog
 from provision import look as _look
@@ -33,6 +33,9 @@ from provision.playbook import Loaded
 from provision.playbook import load as _load
 from provision.progress import NullProgress, Progress
 from provision.transport import SshOptions, Transport, open_transport
+
+if TYPE_CHECKING:
+    import fabric
 
 __all__ = [
     "RunOptions",
@@ -54,9 +57,16 @@ def _facts_of_the_world() -> Catalog:
     return _catalog.load()
 
 
-def connect(target: str | None = None, options: SshOptions | None = None) -> Transport:
-    """A host: this machine for None, else `[user@]host[:port]` over SSH. A context manager; it connects when it is first used."""
-    return open_transport(target, options or SshOptions())
+def connect(target: str | fabric.Connection | None = None, options: SshOptions | None = None) -> Transport:
+    """A host: this machine for None, else `[user@]host[:port]` over SSH, or a fabric Connection of your own.
+
+    A context manager; it connects when it is first used.
+    """
+    if target is None or isinstance(target, str):
+        return open_transport(target, options or SshOptions())
+    from provision.transport.over_fabric import FabricTransport
+
+    return FabricTransport(target, options.sudo_password if options else None)
 
 
 def playbook(source: str | None = None, *sets: str) -> Loaded:

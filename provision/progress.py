@@ -14,12 +14,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from provision.model import HostReport
 from provision.report.layout import duration
 from provision.report.sanitize import line
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from provision.model import HostReport
 
 
 class Progress(Protocol):

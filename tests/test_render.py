@@ -447,7 +447,7 @@ def test_neighbouring_packages_are_one_transaction(host: Host) -> None:
     assert "<--no-install-recommends>" in installs[0]
     assert "purge" not in installs[0]
     assert not any("<update>" in call for call in host.calls("apt-get"))
-    assert "run-1\tpackage\tdocker-ce\t5:29.7.1\n" in host.read("/var/lib/mlhost/receipts")
+    assert "run-1\tpackage\tdocker-ce\t5:29.7.1\t\n" in host.read("/var/lib/mlhost/receipts")
 
 
 def test_a_machine_without_package_lists_gets_them_once(host: Host) -> None:

@@ -55,12 +55,14 @@ class Machine:
             "MLHOST_PAUSE": "0.1",
         }
 
-    def run(self, *wanted: actions.Action, lock_wait: int = 100) -> int:
+    def run(self, *wanted: actions.Action, lock_wait: int = 100, run_id: str = "run-1") -> int:
         items = tuple(
             Item(f"step/{n}", "step", actions.kind(action), CHANGE, "x", action=action) for n, action in enumerate(wanted, 1)
         )
         plan = Plan("h", PlatformRow("debian", "12", "bookworm", "debian", "x86_64", None), (), {}, items)
-        text = render.stage(plan, run_id="run-1", lock_wait=lock_wait)
+        return self.execute(render.stage(plan, run_id=run_id, lock_wait=lock_wait))
+
+    def execute(self, text: str) -> int:
         (self.root / "events").write_text("")
         done = subprocess.run(["sh", "-s"], input=text.encode(), env=self.env, capture_output=True, timeout=120, check=False)
         self.log = (done.stdout + done.stderr).decode(errors="replace")
@@ -148,7 +150,7 @@ def test_a_source_is_trusted_refreshed_and_used_and_a_second_run_changes_nothing
     assert machine.states() == ["ok"] * 4
     assert len(machine.server.requests) == requests
     receipts = (machine.root / "var/lib/mlhost/receipts").read_text()
-    assert re.search(r"^run-1\tpackage\tdocker-ce\t5:29\.7\.1-1$", receipts, re.MULTILINE)
+    assert re.search(r"^run-1\tpackage\tdocker-ce\t5:29\.7\.1-1\t$", receipts, re.MULTILINE)
 
 
 def test_recommended_packages_come_only_when_asked_for(machine: Machine) -> None:
@@ -254,3 +256,36 @@ def test_a_dpkg_that_was_killed_is_repaired(machine: Machine) -> None:
     assert machine.run(packages("toolkit")) == 0, machine.log
     assert "dpkg was interrupted before; running dpkg --configure -a" in [event.detail for event in machine.events]
     assert "half-configured" not in status.read_text()
+
+
+def test_a_rollback_leaves_upgrades_alone_and_says_so(machine: Machine) -> None:
+    (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} other stable\n")
+    assert machine.run(packages("docker.io", "docker-ce=5:29.6.*"), run_id="run-1") == 0, machine.log
+    wanted = (machine.repository(), packages("docker-ce=5:30.*", "toolkit", remove=("docker.io",)), actions.Hold(("docker-ce",)))
+    assert machine.run(*wanted, run_id="run-2") == 0, machine.log
+    assert "run-2\tpackage\tdocker-ce\t5:30.0.0-1\t5:29.6.0-1\n" in (machine.root / "var/lib/mlhost/receipts").read_text()
+    # docker.io conflicts with the new docker-ce, which was there before and stays: it cannot come back
+    assert machine.execute(render.rollback("h", run_id="back-1", runs=["run-2"])) == 1
+    assert "docker-ce was 5:29.6.0-1 before 5:30.0.0-1; it stays" in [event.detail for event in machine.events]
+    assert machine.version("docker-ce") == "5:30.0.0-1"
+    assert machine.execute(render.rollback("h", run_id="back-2")) == 0, machine.log
+
+
+def test_a_rollback_removes_what_was_added_and_brings_back_what_was_removed(machine: Machine) -> None:
+    (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} other stable\n")
+    assert machine.run(packages("docker.io"), run_id="run-1") == 0, machine.log
+    wanted = (machine.repository(), packages("docker-ce=5:30.*", "toolkit", remove=("docker.io",)), actions.Hold(("docker-ce",)))
+    assert machine.run(*wanted, run_id="run-2") == 0, machine.log
+    assert machine.execute(render.rollback("h", run_id="back-1", runs=["run-2"])) == 0, machine.log
+    assert machine.version("docker.io") == "26.1-1"
+    assert not (machine.root / "opt/docker").exists()
+    assert not (machine.root / SOURCE.lstrip("/")).exists()
+    assert machine.execute(render.rollback("h", run_id="back-2", runs=["run-2"])) == 0, machine.log
+    assert machine.states() == ["ok"] * 6
+
+
+def test_a_source_that_contradicts_another_is_taken_back(machine: Machine) -> None:
+    (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} trixie stable\n")
+    assert machine.run(machine.repository()) == 1
+    assert "Conflicting values set for option" in machine.detail()
+    assert not (machine.root / SOURCE.lstrip("/")).exists()

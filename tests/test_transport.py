@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from provision.transport import SshOptions, Transport, errors, open_transport
+from provision.transport.over_fabric import FabricTransport
 from tests.sshd import Sshd, needs, running_sshd
 
-KINDS = ("local", "ssh", "ssh through a jump host", "ssh through a proxy command")
+KINDS = ("local", "ssh", "ssh through a jump host", "ssh through a proxy command", "a fabric connection")
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,12 @@ def transport(request: pytest.FixtureRequest) -> Iterator[Transport]:
         yield open_transport(None)
         return
     server: Sshd = request.getfixturevalue("server")
+    if kind == "a fabric connection":
+        fabric = pytest.importorskip("fabric")
+        keys = {"key_filename": str(server.user_key), "look_for_keys": False, "allow_agent": False}
+        with FabricTransport(fabric.Connection("127.0.0.1", server.user, server.port, connect_kwargs=keys)) as over_fabric:
+            yield over_fabric
+        return
     lines: tuple[str, ...] = ()
     if kind == "ssh through a jump host":
         # By name, so that the jump host itself has no jump host.

@@ -6,11 +6,13 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from provision.errors import Error
-from provision.model import HostReport
 from provision.report.verdict import STATUS_OF_EXIT
+
+if TYPE_CHECKING:
+    from provision.model import HostReport
 
 T = TypeVar("T")
 
@@ -70,6 +72,8 @@ def report_of(result: Result[HostReport]) -> HostReport:
     """The host's report; for an error one that tells it. A bug is one host's failure, not the fleet's."""
     if result.value is not None:
         return result.value
+    from provision.model import HostReport
+
     error = result.error
     if isinstance(error, Error):
         status = STATUS_OF_EXIT.get(error.exit_code, "failed")

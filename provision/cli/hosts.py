@@ -15,11 +15,11 @@ from provision.cli.fleet import Result, each, name_of, report_of
 from provision.cli.options import Connection, Output
 from provision.cli.output import errors, fancy, look, write, write_json
 from provision.errors import Error
-from provision.model import HostReport
 from provision.progress import Display, Progress, Renamed, open_progress
 from provision.report.verdict import fleet_exit_code
 
 if TYPE_CHECKING:
+    from provision.model import HostReport
     from provision.transport import Transport
 
 T = TypeVar("T")

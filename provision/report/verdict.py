@@ -8,8 +8,10 @@ For several hosts the exit code is that of the host that is worst off. From wors
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from provision.model import HostReport, Plan
+if TYPE_CHECKING:
+    from provision.model import HostReport, Plan
 
 SEVERITY = (1, 7, 2, 4, 5, 6, 3, 0)
 

@@ -29,7 +29,7 @@ def decide(ctx: Context, own: tuple[Gpu, ...], choice: Choice) -> Result:
     """Everything for the chosen driver, or the refusal."""
     facts, bundle = ctx.facts, choice.bundle
     repo = repository.of(ctx, bundle.repository) if bundle.repository else None
-    wanted = (*(Package(n, bundle.versions.get(n, "")) for n in bundle.packages), *(Package(h) for h in bundle.headers))
+    wanted = (*(Package(n, bundle.versions.get(n, "")) for n in bundle.packages), *(Package(h) for h in _headers(ctx, choice)))
     details: dict[str, object] = {
         "branch": choice.branch,
         "flavor": choice.flavor,
@@ -56,6 +56,13 @@ def decide(ctx: Context, own: tuple[Gpu, ...], choice: Choice) -> Result:
     urls = (repo.index_url,) if repo else ()
     decisions = {STEP: Decision("install", why, details), **manager.decisions}
     return Result(tuple(items), decisions, manager.problems, _notices(ctx, choice), urls=urls)
+
+
+def _headers(ctx: Context, choice: Choice) -> tuple[str, ...]:
+    """Headers for the running kernel; and for those to come, where those come by a metapackage too."""
+    meta = choice.bundle.headers_meta
+    follows = bool(meta) and bool(ctx.facts.installed(meta.replace("linux-headers-", "linux-image-", 1)))
+    return (*choice.bundle.headers, meta) if follows else choice.bundle.headers
 
 
 def _where(choice: Choice, repo: Repository | None) -> str:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Optional, TypeVar
+from typing import TYPE_CHECKING, Generic, Optional, Protocol, TypeVar
 
 from provision.transport import errors
 from provision.transport.collect import LINGER_SECONDS, MAX_OUTPUT, Collector, RunResult
@@ -79,7 +79,7 @@ class SshTransport:
         watch = _Watch(wire)
         try:
             with _session(wire, framed) as channel:
-                return _pump(channel, framed, collector, watch)
+                return pump(channel, framed, collector, watch)
         except (paramiko.SSHException, EOFError, OSError) as problem:
             raise watch.lost(str(problem) or type(problem).__name__) from problem
         except errors.ConnectionLost:
@@ -98,7 +98,7 @@ class SshTransport:
             contextlib.suppress(Exception),
             _session(wire, framed) as channel,
         ):  # the connection may go; the first error is the one to tell
-            _pump(channel, framed, Collector(framed, self.name, on_output=None, max_output=MAX_OUTPUT, timeout=5), _Watch(wire))
+            pump(channel, framed, Collector(framed, self.name, on_output=None, max_output=MAX_OUTPUT, timeout=5), _Watch(wire))
 
     def begin(self) -> None:
         """Start to connect in the background; the next run takes the connection, or raises what went wrong."""
@@ -197,7 +197,7 @@ def _session(wire: Wire, framed: Call) -> Iterator[paramiko.Channel]:
         channel.close()
 
 
-def _pump(channel: paramiko.Channel, framed: Call, collector: Collector, watch: _Watch) -> int:
+def pump(channel: paramiko.Channel, framed: Call, collector: Collector, watch: Watch) -> int:
     """Feed and drain in one loop, so that neither side ever waits for the other with both pipes full."""
     left = memoryview(framed.stdin)
     ended: Optional[float] = None
@@ -251,6 +251,20 @@ def _send(channel: paramiko.Channel, left: memoryview) -> memoryview:
 
 def _rest(receive: Callable[[int], bytes], ready: bool) -> bytes:
     return receive(_CHUNK) if ready else b""
+
+
+class Watch(Protocol):
+    """Says whether the host is still there."""
+
+    @property
+    def slack(self) -> float:
+        """Extra patience, in seconds, for output still under way after the exit code."""
+
+    def check(self) -> None:
+        """Raise ConnectionLost where the host is gone."""
+
+    def lost(self, reason: str) -> errors.ConnectionLost:
+        """The error to raise."""
 
 
 class _Watch:

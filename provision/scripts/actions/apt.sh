@@ -115,6 +115,10 @@ apt_refresh() { # PATH: fetch this source's index; apt itself would only warn an
         apt_why "the package index of $1 cannot be fetched"
         return 1
     fi
+    # one source that contradicts another stops apt altogether
+    apt-get -q indextargets >/dev/null 2>"$WORK/apt.out" && return 0
+    cat "$WORK/apt.out"
+    apt_why "apt cannot read its sources together with $1"
 }
 
 package_state() { # NAME: "installed VERSION", or other words, or nothing

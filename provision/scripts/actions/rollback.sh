@@ -41,15 +41,27 @@ take_back_holds() {
     done <"$WORK/rollback.holds"
 }
 
-packages_added() { # installed now, and by us, where nothing was before
-    receipts_of package | cut -f1,3 | while IFS='	' read -r packages_added_name packages_added_old; do
-        if [ -z "$packages_added_old" ] && ! has_no_package "$packages_added_name"; then printf '%s\n' "${packages_added_name%%:*}"; fi
-    done | sort -u
+package_before() { # NAME: "there" or "absent", as it was before the oldest of these runs
+    package_before_line=$(grep -E "^[^	]*	(package|removed)	$(quoted_for_grep "$1")(	|\$)" "$WORK/receipts" | tail -n 1 | cut -f2,4)
+    case $package_before_line in
+        "package" | "package	") printf 'absent' ;;
+        *) printf 'there' ;;
+    esac
+}
+
+packages_added() { # installed now, and absent before
+    receipts_of package | cut -f1 | sort -u | while IFS= read -r packages_added_name; do
+        if [ "$(package_before "$packages_added_name")" = absent ] && ! has_no_package "$packages_added_name"; then
+            printf '%s\n' "${packages_added_name%%:*}"
+        fi
+    done
 }
 
 packages_missing() { # removed by us, and still not there
-    receipts_of removed | lines_of | while IFS= read -r packages_missing_name; do
-        if has_no_package "$packages_missing_name"; then printf '%s\n' "$packages_missing_name"; fi
+    receipts_of removed | sort -u | while IFS= read -r packages_missing_name; do
+        if [ "$(package_before "$packages_missing_name")" = there ] && has_no_package "$packages_missing_name"; then
+            printf '%s\n' "$packages_missing_name"
+        fi
     done
 }
 
