@@ -17,7 +17,16 @@ from tests.lab.mirror import read_mirror
 from tests.lab.nshost import Network, NsHost
 
 # What the host is to be: Docker from the distribution, whose archive is the only one the lab has.
-WANTED = ("-p", "docker-host", "--set", "docker.source=distro", "--set", "docker.users=admin", "--set", "preflight.allow_container=true")
+WANTED = (
+    "-p",
+    "docker-host",
+    "--set",
+    "docker.source=distro",
+    "--set",
+    "docker.users=admin",
+    "--set",
+    "preflight.allow_container=true",
+)
 LINE = "BENCH=1"
 
 
@@ -77,8 +86,14 @@ def converged_host(folder: Path) -> Iterator[NsHost]:
 
 def _mlhost(line: Line, command: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        line.mlhost(command, *options), env={**os.environ, **mlhost_env()}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, cwd=ROOT, check=False,
+        line.mlhost(command, *options),
+        env={**os.environ, **mlhost_env()},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
 
 

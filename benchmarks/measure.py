@@ -114,7 +114,9 @@ def ratio(samples: Mapping[str, Sequence[Sample]], of: str, to: str) -> dict[str
     return spread([a.wall / b.wall for a, b in zip(samples[of], samples[to])])
 
 
-def limit_ratio(samples: Mapping[str, Sequence[Sample]], of: str, limit: Callable[[Mapping[str, Sample]], float]) -> dict[str, float]:
+def limit_ratio(
+    samples: Mapping[str, Sequence[Sample]], of: str, limit: Callable[[Mapping[str, Sample]], float]
+) -> dict[str, float]:
     """Wall time of one case in units of what `limit` makes of the same round's samples, as `spread`."""
     count = len(samples[of])
     each = [{name: found[number] for name, found in samples.items()} for number in range(count)]
@@ -159,7 +161,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def seconds_table(found: Mapping[str, Any]) -> str:
     """The summary's wall and cpu times and memory as a table."""
     rows = [
-        [name, *(f"{part['wall'][key]:.3f}" for key in ("median", "min", "max")), f"{part['cpu']['median']:.3f}", f"{part['peak_mb']['max']:.0f}"]
+        [
+            name,
+            *(f"{part['wall'][key]:.3f}" for key in ("median", "min", "max")),
+            f"{part['cpu']['median']:.3f}",
+            f"{part['peak_mb']['max']:.0f}",
+        ]
         for name, part in found.items()
     ]
     return table(["case", "median s", "min s", "max s", "cpu s", "peak MB"], rows)

@@ -39,7 +39,13 @@ def cases(line: Line, wanted_file: Path, folder: Path) -> list[Case]:
         f"{line.address} ansible_port={line.port} ansible_user=root ansible_ssh_private_key_file={line.key} "
         f"ansible_python_interpreter=/usr/bin/python3 ansible_ssh_common_args='{options}'\n"
     )
-    ansible = {**bench, "ANSIBLE_PIPELINING": "1", "ANSIBLE_HOME": str(folder / "ansible"), "ANSIBLE_LOCALHOST_WARNING": "0", "LC_ALL": "C.UTF-8"}
+    ansible = {
+        **bench,
+        "ANSIBLE_PIPELINING": "1",
+        "ANSIBLE_HOME": str(folder / "ansible"),
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+        "LC_ALL": "C.UTF-8",
+    }
 
     def own_connection() -> Mapping[str, str]:
         # One connection for the whole run, but none that an earlier run left open.
@@ -50,7 +56,12 @@ def cases(line: Line, wanted_file: Path, folder: Path) -> list[Case]:
         Case(SSH, line.ssh("true")),
         Case(MLHOST, line.mlhost("setup"), mlhost_env()),
         Case(PYINFRA, (str(peers_bin() / "pyinfra"), "-y", str(inventory), str(JOB / "pyinfra_deploy.py")), bench),
-        Case(ANSIBLE, (str(peers_bin() / "ansible-playbook"), "-i", str(ansible_inventory), str(JOB / "playbook.yml")), ansible, fresh=own_connection),
+        Case(
+            ANSIBLE,
+            (str(peers_bin() / "ansible-playbook"), "-i", str(ansible_inventory), str(JOB / "playbook.yml")),
+            ansible,
+            fresh=own_connection,
+        ),
     ]
 
 
@@ -67,7 +78,13 @@ def at(line: Line, wanted_file: Path, folder: Path, repeats: int) -> dict[str, A
     bars = [measure.bar(f"{milliseconds}: mlhost in units of 1.5 x bare ssh + Python's start", share["median"], at_most=1.0)]
     if line.round_trip:
         bars.append(measure.bar(f"{milliseconds}: pyinfra in units of mlhost", against[PYINFRA]["median"], at_least=4.0))
-    return {"round_trip": line.round_trip, "cases": measure.summary(samples), "share_of_limit": share, "others_per_mlhost": against, "bars": bars}
+    return {
+        "round_trip": line.round_trip,
+        "cases": measure.summary(samples),
+        "share_of_limit": share,
+        "others_per_mlhost": against,
+        "bars": bars,
+    }
 
 
 def show(result: Mapping[str, Any]) -> str:

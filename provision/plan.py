@@ -13,7 +13,7 @@ from provision.errors import Unsupported
 from provision.model import CHANGE, LATER, REFUSED, Decision, Facts, GpuRow, Item, Plan, PlatformRow, Problem
 from provision.rows import Platform
 from provision.spec import Spec
-from provision.steps import Context, Result, access, daemon, docker, driver, network, preflight, smoke, storage, toolkit
+from provision.steps import Context, Result, access, daemon, docker, driver, network, preflight, repository, smoke, storage, toolkit
 
 # What a proof depends on; a service that is only started again is the same as before.
 PROVED_KINDS = ("packages", "json-merge", "kernel-module", "reboot")
@@ -45,6 +45,8 @@ def plan(facts: Facts, spec: Spec, catalog: Catalog, steps: Sequence[Step] = ())
     items = _later(sorted([*_distinct(results), *own], key=lambda item: item.phase))
     decisions = {name: decision for result in results for name, decision in result.decisions.items()}
     urls = _urls(results) if any(i.state == CHANGE for i in items) else ()
+    if any(i.state == CHANGE and i.kind == "packages" for i in items):
+        urls = tuple(dict.fromkeys((*urls, *repository.own_index(ctx))))
     problems = (*surroundings, *(p for r in results for p in r.problems), *preflight.before(ctx, items, urls))
     if problems:
         items = [replace(i, state=REFUSED) if i.state == CHANGE else i for i in items]

@@ -26,7 +26,7 @@ SAYINGS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
             r"|bad address",
         ),
         ("proxy", r"\b407\b|proxy authentication|proxy connect aborted|invalid response from proxy"),
-        ("tls", r"certificate|\bssl\b|\btls\b|handshake"),
+        ("tls", r"certificate|handshake|gnutls|openssl|\b(ssl|tls)(:? |_)"),
         ("missing", r"\b404\b|\b410\b"),
         (
             "connect",

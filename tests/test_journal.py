@@ -110,6 +110,15 @@ def test_output_of_any_size_and_kind_arrives_whole(shell: list[str], state: str)
     assert "".join(lines[4003:]) == "x" * 200000
 
 
+def test_a_line_is_told_when_it_is_whole(shell: list[str], state: str) -> None:
+    body = "printf 'half '; sleep 1; echo line; printf 'the '; sleep 0.6; printf end"
+    _, out = call(shell, journal.launch(script(body), run_id="r1", owner="me", state=state))
+    assert [frame.text for frame in journal.Reader("r1").feed(out) if isinstance(frame, journal.LogLine)] == [
+        "half line",
+        "the end",
+    ]
+
+
 def test_the_run_survives_its_connection_and_is_taken_up_where_it_was_lost(shell: list[str], state: str) -> None:
     body = f"echo one; event start a x; while [ ! -e {state}/go ]; do sleep 0.1; done; echo two; event changed a ''"
     process = opened(shell, journal.launch(script(body), run_id="r1", owner="me", state=state))

@@ -9,83 +9,48 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.lab.fixtures import available
+from tests.fresh import LAB, Fresh
 from tests.lab.gpus import A10G, TWO_A10G, show_on_pci
-from tests.lab.mirror import read_mirror
-from tests.lab.nshost import Network, NsHost
-from tests.lab.server import FileServer
-from tests.lab.vendor import Vendors, publish
+from tests.lab.nshost import NsHost
 from tests.program import environment, mlhost, words
 
-# The lab's hosts are containers to anybody who asks; the space they have is the machine's.
-# The engine in the doubles is Debian 13's, which has to be told to use CDI; the pin says so, as a user of an older mirror would.
-LAB = ("preflight.allow_container=true", "preflight.root_free_gb=1", "preflight.docker_free_gb=1", "docker.version=26.1")
+
+@pytest.fixture(scope="module")
+def host(fresh: Fresh) -> NsHost:
+    return fresh.host()
 
 
 @pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
-    with available(Network) as net, available(lambda: net.proxy(read_mirror().hosts_with_tls())) as proxy:
-        net.apt = proxy  # type: ignore[attr-defined]
-        yield net
-
-
-@pytest.fixture(scope="module")
-def served(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Vendors, FileServer]]:
-    folder = tmp_path_factory.mktemp("vendors")
-    with available(lambda: publish(folder, suites=("trixie",), real_engine=True, gpus=TWO_A10G)) as vendors:
-        with FileServer(vendors.root, network.address) as server:
-            yield vendors, server
-
-
-def mirrors(served: tuple[Vendors, FileServer], *names: str) -> list[str]:
-    vendors, server = served
-    return [word for word in vendors.settings(server.url, names or ("docker", "toolkit", "cuda")) if word != "--set"]
-
-
-def fresh(network: Network) -> NsHost:
-    host = network.host(systemd=True)
-    host.wait()
-    host.use_proxy(network.apt)  # type: ignore[attr-defined]
-    return host
-
-
-@pytest.fixture(scope="module")
-def host(network: Network) -> NsHost:
-    return fresh(network)
-
-
-@pytest.fixture(scope="module")
-def gpu_host(network: Network, served: tuple[Vendors, FileServer]) -> NsHost:
-    host = fresh(network)
+def gpu_host(fresh: Fresh) -> NsHost:
+    host = fresh.host()
     host.run("sh -s", user="root", stdin=show_on_pci(TWO_A10G))
-    install_driver_by_hand(host, served)
+    install_driver_by_hand(host, fresh)
     return host
 
 
 class TestADockerHostFromDockersOwnRepository:
     """One host through its life, in order."""
 
-    def test_plan_says_what_is_missing_and_changes_nothing(self, host: NsHost, served: tuple[Vendors, FileServer]) -> None:
+    def test_plan_says_what_is_missing_and_changes_nothing(self, host: NsHost, fresh: Fresh) -> None:
         before = host.run("find /etc /usr /var/lib/dpkg -newer /proc/1 -type f 2>/dev/null | sort; ls /var/lib", user="root").out
-        ran = mlhost("plan", host, "--format", "json", settings=[*LAB, *mirrors(served)])
+        ran = mlhost("plan", host, "--format", "json", settings=fresh.settings())
         assert ran.code == 3, str(ran)
         plan = json.loads(ran.out)
         assert plan["decisions"]["docker"]["action"] == "install"
         assert plan["decisions"]["docker"]["source"] == "docker-ce"
-        assert plan["decisions"]["docker"]["repository"]["key_fingerprint"] == served[0].fingerprint("docker")
+        assert plan["decisions"]["docker"]["repository"]["key_fingerprint"] == fresh.vendors.fingerprint("docker")
         assert plan["decisions"]["driver"]["action"] == "skip"
         assert (
             host.run("find /etc /usr /var/lib/dpkg -newer /proc/1 -type f 2>/dev/null | sort; ls /var/lib", user="root").out
             == before
         )
 
-    def test_setup_installs_it_proves_it_and_tells_of_it(self, host: NsHost, served: tuple[Vendors, FileServer]) -> None:
-        ran = mlhost("setup", host, settings=[*LAB, *mirrors(served), "docker.users=[admin]"])
+    def test_setup_installs_it_proves_it_and_tells_of_it(self, host: NsHost, fresh: Fresh) -> None:
+        ran = mlhost("setup", host, settings=[*fresh.settings(), "docker.users=[admin]"])
         assert ran.code == 0, str(ran)
         assert "set up and proved" in ran.out
         assert "docker/repository" in ran.out
@@ -96,7 +61,7 @@ class TestADockerHostFromDockersOwnRepository:
         assert "admin" in host.run("getent group docker").out
         assert host.run("systemctl is-enabled docker").out.strip() == "enabled"
 
-    def test_a_second_run_changes_nothing_and_restarts_nothing(self, host: NsHost, served: tuple[Vendors, FileServer]) -> None:
+    def test_a_second_run_changes_nothing_and_restarts_nothing(self, host: NsHost, fresh: Fresh) -> None:
         def state() -> str:
             return host.run(
                 "systemctl show -p ActiveEnterTimestampMonotonic,MainPID docker; ls /var/lib/mlhost/runs; stat -c %Z /var/lib/dpkg/status",
@@ -104,33 +69,33 @@ class TestADockerHostFromDockersOwnRepository:
             ).out
 
         before = state()
-        ran = mlhost("setup", host, settings=[*LAB, *mirrors(served), "docker.users=[admin]"])
+        ran = mlhost("setup", host, settings=[*fresh.settings(), "docker.users=[admin]"])
         assert ran.code == 0, str(ran)
         assert "nothing to change" in ran.out
         assert state() == before
 
-    def test_verify_proves_it_without_changing_it(self, host: NsHost, served: tuple[Vendors, FileServer]) -> None:
-        ran = mlhost("verify", host, settings=[*LAB, *mirrors(served)])
+    def test_verify_proves_it_without_changing_it(self, host: NsHost, fresh: Fresh) -> None:
+        ran = mlhost("verify", host, settings=fresh.settings())
         assert ran.code == 0, str(ran)
 
-    def test_verify_ends_with_7_and_names_what_is_broken(self, host: NsHost, served: tuple[Vendors, FileServer]) -> None:
+    def test_verify_ends_with_7_and_names_what_is_broken(self, host: NsHost, fresh: Fresh) -> None:
         host.run("systemctl stop docker.socket docker", user="root")
-        ran = mlhost("verify", host, settings=[*LAB, *mirrors(served)])
+        ran = mlhost("verify", host, settings=fresh.settings())
         assert ran.code == 7, str(ran)
         assert "docker/service" in ran.out + ran.err
 
-    def test_setup_puts_right_what_is_broken_and_nothing_else(self, host: NsHost, served: tuple[Vendors, FileServer]) -> None:
-        ran = mlhost("setup", host, settings=[*LAB, *mirrors(served)])
+    def test_setup_puts_right_what_is_broken_and_nothing_else(self, host: NsHost, fresh: Fresh) -> None:
+        ran = mlhost("setup", host, settings=fresh.settings())
         assert ran.code == 0, str(ran)
         assert "docker/service" in ran.out
         assert "docker/packages  install" not in ran.out
         assert host.run("systemctl is-active docker").out.strip() == "active"
 
-    def test_it_survives_a_reboot(self, host: NsHost, served: tuple[Vendors, FileServer]) -> None:
+    def test_it_survives_a_reboot(self, host: NsHost, fresh: Fresh) -> None:
         host.reboot()
         host.wait()
         host.run("timeout 60 sh -c 'until systemctl is-active -q docker; do sleep 0.2; done'", user="root")
-        ran = mlhost("setup", host, settings=[*LAB, *mirrors(served)])
+        ran = mlhost("setup", host, settings=fresh.settings())
         assert ran.code == 0, str(ran)
         assert "nothing to change" in ran.out
 
@@ -140,10 +105,10 @@ class TestADockerHostFromDockersOwnRepository:
         assert "done" in ran.out
         assert "proved" in ran.out
 
-    def test_daemon_json_is_merged_and_docker_restarted_once(self, host: NsHost, served: tuple[Vendors, FileServer]) -> None:
+    def test_daemon_json_is_merged_and_docker_restarted_once(self, host: NsHost, fresh: Fresh) -> None:
         host.run("cat > /etc/docker/daemon.json", user="root", stdin='{"debug": false,\n "labels": ["kept=yes"]}\n')
         host.run("systemctl restart docker", user="root")
-        ran = mlhost("setup", host, settings=[*LAB, *mirrors(served), "docker.log.max_size=50m"])
+        ran = mlhost("setup", host, settings=[*fresh.settings(), "docker.log.max_size=50m"])
         assert ran.code == 0, str(ran)
         merged = json.loads(host.run("cat /etc/docker/daemon.json").out)
         assert merged["labels"] == ["kept=yes"]
@@ -151,9 +116,9 @@ class TestADockerHostFromDockersOwnRepository:
         assert host.run("docker info --format '{{.Labels}}'", user="root").out.strip() == "[kept=yes]"
         assert ran.out.count("restart docker.service") == 1
 
-    def test_a_malformed_daemon_json_is_refused_untouched(self, host: NsHost, served: tuple[Vendors, FileServer]) -> None:
+    def test_a_malformed_daemon_json_is_refused_untouched(self, host: NsHost, fresh: Fresh) -> None:
         host.run("cp /etc/docker/daemon.json /root/good.json; printf '{ // mine\\n}' > /etc/docker/daemon.json", user="root")
-        ran = mlhost("setup", host, settings=[*LAB, *mirrors(served), "docker.log.max_size=50m"])
+        ran = mlhost("setup", host, settings=[*fresh.settings(), "docker.log.max_size=50m"])
         assert ran.code == 1, str(ran)
         assert "daemon.json" in ran.out + ran.err
         assert "line 1" in ran.out + ran.err
@@ -164,10 +129,8 @@ class TestADockerHostFromDockersOwnRepository:
 class TestAGpuHostWithDoubles:
     """The GPU path to the edge of what is possible without a GPU."""
 
-    def test_setup_brings_driver_toolkit_and_cdi_and_nvidia_smi_runs_in_a_container(
-        self, gpu_host: NsHost, served: tuple[Vendors, FileServer]
-    ) -> None:
-        ran = mlhost("setup", gpu_host, settings=[*LAB, *mirrors(served)])
+    def test_setup_brings_driver_toolkit_and_cdi_and_nvidia_smi_runs_in_a_container(self, gpu_host: NsHost, fresh: Fresh) -> None:
+        ran = mlhost("setup", gpu_host, settings=fresh.settings())
         assert ran.code == 0, str(ran)
         assert "2 × NVIDIA A10G" in ran.out
         inside = gpu_host.run(
@@ -177,8 +140,8 @@ class TestAGpuHostWithDoubles:
         assert [gpu.uuid in inside for gpu in TWO_A10G] == [True, True]
         assert A10G.name in inside
 
-    def test_a_second_run_changes_nothing(self, gpu_host: NsHost, served: tuple[Vendors, FileServer]) -> None:
-        ran = mlhost("setup", gpu_host, settings=[*LAB, *mirrors(served)])
+    def test_a_second_run_changes_nothing(self, gpu_host: NsHost, fresh: Fresh) -> None:
+        ran = mlhost("setup", gpu_host, settings=fresh.settings())
         assert ran.code == 0, str(ran)
         assert "nothing to change" in ran.out
 
@@ -186,20 +149,19 @@ class TestAGpuHostWithDoubles:
         written = json.loads(gpu_host.run("cat /etc/docker/daemon.json").out)
         assert written["runtimes"] == {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}
 
-    def test_a_gpu_that_docker_does_not_see_breaks_the_proof(self, gpu_host: NsHost, served: tuple[Vendors, FileServer]) -> None:
+    def test_a_gpu_that_docker_does_not_see_breaks_the_proof(self, gpu_host: NsHost, fresh: Fresh) -> None:
         gpu_host.run("mv /var/run/cdi/nvidia.yaml /root/", user="root")
-        ran = mlhost("verify", gpu_host, settings=[*LAB, *mirrors(served)])
+        ran = mlhost("verify", gpu_host, settings=fresh.settings())
         assert ran.code == 7, str(ran)
         assert "toolkit/cdi" in ran.out + ran.err
 
 
-def install_driver_by_hand(host: NsHost, served: tuple[Vendors, FileServer]) -> None:
+def install_driver_by_hand(host: NsHost, fresh: Fresh) -> None:
     """A driver that "works" already: nvidia-smi's double, and the file that a loaded module shows.
 
     A module cannot be loaded in a namespace of this machine's kernel; the virtual machines' tests install and load one.
     """
-    vendors, server = served
-    base = vendors.url("cuda", server.url) + "/debian13/x86_64"
+    base = fresh.vendors.url("cuda", fresh.server.url) + "/debian13/x86_64"
     shown = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.178.04  Release Build (test double)"
     host.run(
         f"echo 'deb [trusted=yes] {base} /' > /etc/apt/sources.list.d/by-hand.list && apt-get -q update && "
@@ -213,11 +175,9 @@ def install_driver_by_hand(host: NsHost, served: tuple[Vendors, FileServer]) -> 
 class TestWhatCannotWork:
     """Refusals and failures, each with its reason, its remedy and its exit code."""
 
-    def test_a_repository_signed_by_another_key_is_refused_before_anything_is_trusted(
-        self, network: Network, served: tuple[Vendors, FileServer]
-    ) -> None:
-        host = fresh(network)
-        settings = [*LAB, *mirrors(served, "docker"), f"mirrors.docker.fingerprint={'AB' * 20}"]
+    def test_a_repository_signed_by_another_key_is_refused_before_anything_is_trusted(self, fresh: Fresh) -> None:
+        host = fresh.host()
+        settings = [*fresh.settings("docker"), f"mirrors.docker.fingerprint={'AB' * 20}"]
         ran = mlhost("setup", host, settings=settings)
         assert ran.code == 1, str(ran)
         assert "Nothing was trusted" in ran.out + ran.err
@@ -225,9 +185,9 @@ class TestWhatCannotWork:
             host.run("ls /etc/apt/sources.list.d /etc/apt/keyrings 2>/dev/null | grep -c docker", check=False).out.strip() == "0"
         )
 
-    def test_an_unreachable_repository_gives_way_to_the_distributions_engine_and_says_so(self, network: Network) -> None:
-        host = network.hosts[-1]
-        ran = mlhost("plan", host, settings=LAB[:3])
+    def test_an_unreachable_repository_gives_way_to_the_distributions_engine_and_says_so(self, fresh: Fresh) -> None:
+        host = fresh.network.hosts[-1]
+        ran = mlhost("plan", host, settings=LAB)
         assert ran.code == 3, str(ran)
         assert "from distro, because Docker's repository cannot be used from here" in " ".join(ran.out.split())
 
@@ -235,11 +195,9 @@ class TestWhatCannotWork:
 class TestALostController:
     """The run belongs to the host, not to whoever started it."""
 
-    def test_a_killed_controller_stops_nothing_and_the_same_command_follows_the_run(
-        self, network: Network, served: tuple[Vendors, FileServer]
-    ) -> None:
-        host = network.hosts[-1]
-        settings = [*LAB, *mirrors(served)]
+    def test_a_killed_controller_stops_nothing_and_the_same_command_follows_the_run(self, fresh: Fresh) -> None:
+        host = fresh.network.hosts[-1]
+        settings = fresh.settings()
         started = subprocess.Popen(
             words("setup", host, settings=settings),
             cwd=Path(__file__).parent.parent,

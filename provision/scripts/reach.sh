@@ -10,7 +10,8 @@ say() { printf '@@%s %s %s\n' "$MARK" "$1" "$2"; cat; printf '\n'; }
 
 fetch() { # URL FILE: 127 where the machine has no program that can
     if [ -x /usr/lib/apt/apt-helper ]; then
-        limited /usr/lib/apt/apt-helper -o Acquire::Retries=1 -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15 \
+        # shellcheck disable=SC2086  # two words or none
+        limited /usr/lib/apt/apt-helper $CONF -o Acquire::Retries=1 -o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15 \
             -o APT::Sandbox::User=root download-file "$1" "$2"
     elif command -v curl >/dev/null 2>&1; then
         limited curl -fsSL --connect-timeout 15 -o "$2" -- "$1"
@@ -37,7 +38,7 @@ ask() { # N HOW URL: into files, so that all can be asked at once
                 if fetch "${3%InRelease}Release" "$DIR/$1.file" >"$DIR/$1.second" 2>&1; then echo 0 >"$DIR/$1.rc"; return; fi
                 ;;
         esac
-        if command -v getent >/dev/null 2>&1 && [ -z "${http_proxy:-}" ] && ! getent hosts "$name" >/dev/null 2>&1; then
+        if command -v getent >/dev/null 2>&1 && [ -z "${http_proxy:-}" ] && ! getent ahosts "$name" >/dev/null 2>&1; then
             echo "Could not resolve $name" >>"$DIR/$1.text"
         fi
         echo "$rc" >"$DIR/$1.rc"
@@ -54,6 +55,16 @@ main() {
     DIR=$(mktemp -d) || exit 1
     trap 'rm -rf "$DIR"' EXIT
     trap 'exit 129' HUP INT TERM
+    # apt's own settings win over the environment, so the playbook's proxy must come as a setting, in a file: it may hold a password.
+    CONF=''
+    if [ -n "${http_proxy:-}" ]; then
+        printf 'Acquire::http::Proxy "%s";\nAcquire::https::Proxy "%s";\n' "$http_proxy" "${https_proxy:-$http_proxy}" >"$DIR/apt.conf"
+        for name in $(printf '%s' "${no_proxy:-}" | tr ',' ' '); do
+            case $name in *[!A-Za-z0-9.-]*) continue ;; esac
+            printf 'Acquire::http::Proxy::%s "DIRECT";\nAcquire::https::Proxy::%s "DIRECT";\n' "$name" "$name" >>"$DIR/apt.conf"
+        done
+        CONF="-c $DIR/apt.conf"
+    fi
     : | say probe 0
     n=0
     while [ $# -ge 2 ]; do

@@ -165,7 +165,7 @@ def _broken(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia) -> Problem | Non
     said = next((line.strip() for line in nvidia.smi_text.splitlines() if line.strip()), f"exit code {nvidia.smi_rc}")
     return Problem(
         "driver/broken",
-        f"Driver {nvidia.loaded} is loaded, but nvidia-smi fails: {said[:200]}",
+        f"Driver {nvidia.loaded} is loaded, but nvidia-smi fails: {said[:200].rstrip('.')}.",
         "Look at `sudo dmesg | grep -i -e nvrm -e xid` (a GPU may have fallen off the bus); a reboot often helps. "
         "To have the driver installed anew: `--set driver.replace=true`.",
     )

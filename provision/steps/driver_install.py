@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 
 from provision.actions import AptRepository, Command, File, KernelModule, Package, Packages
 from provision.aptsource import deb822, one_line
@@ -29,7 +30,7 @@ def decide(ctx: Context, own: tuple[Gpu, ...], choice: Choice) -> Result:
     """Everything for the chosen driver, or the refusal."""
     facts, bundle = ctx.facts, choice.bundle
     repo = repository.of(ctx, bundle.repository) if bundle.repository else None
-    wanted = (*(Package(n, bundle.versions.get(n, "")) for n in bundle.packages), *(Package(h) for h in _headers(ctx, choice)))
+    wanted = (*(Package(n, _asked(bundle.versions.get(n, ""))) for n in bundle.packages), *map(Package, _headers(ctx, choice)))
     details: dict[str, object] = {
         "branch": choice.branch,
         "flavor": choice.flavor,
@@ -46,7 +47,7 @@ def decide(ctx: Context, own: tuple[Gpu, ...], choice: Choice) -> Result:
         return Result((item,), decisions, (problem,))
     why = f"no working driver for {gpus.names(own)}: {choice.why}; from {_where(choice, repo)}"
     items = [*_before(ctx, choice, repo), *([components] if isinstance(components, Item) else [])]
-    items.append(_packages(ctx, wanted, why))
+    items.append(_packages(ctx, wanted, bundle.versions, why))
     items += _module(ctx)
     items += fabric.persistenced(facts, True)
     version = choice.version or ctx.catalog.branch(choice.branch).newest_release
@@ -110,15 +111,19 @@ def _before(ctx: Context, choice: Choice, repo: Repository | None) -> list[Item]
     return items
 
 
-def _packages(ctx: Context, wanted: tuple[Package, ...], why: str) -> Item:
-    present = {p.name: there(ctx.facts, p.name) for p in wanted if there(ctx.facts, p.name)}
-    expected = {p.name: p.version or "any" for p in wanted}
-    right = [
-        p for p in wanted if ctx.facts.installed(p.name) and fnmatch.fnmatchcase(ctx.facts.installed(p.name), p.version or "*")
-    ]
-    if len(right) == len(wanted):
-        built = "its module is not loaded yet" if ctx.facts.nvidia and ctx.facts.nvidia.on_disk else "its module is not seen yet"
-        return settled(STEP, "driver/packages", "packages", f"the driver's packages are installed; {built}", expected, PACKAGES)
+def _asked(glob: str) -> str:
+    """The version to ask apt for: a prefix. A pattern with more behind its star is left to the preferences, which name it too."""
+    return glob if "*" not in glob[:-1] else ""
+
+
+def _packages(ctx: Context, wanted: tuple[Package, ...], globs: Mapping[str, str], why: str) -> Item:
+    have = {p.name: ctx.facts.installed(p.name) for p in wanted}
+    expected = {p.name: globs.get(p.name) or "any" for p in wanted}
+    if all(version and fnmatch.fnmatchcase(version, globs.get(name, "*")) for name, version in have.items()):
+        built = "is not loaded yet" if ctx.facts.nvidia and ctx.facts.nvidia.on_disk else "is not seen yet"
+        why = f"the driver's packages are installed; its module {built}"
+        return settled(STEP, "driver/packages", "packages", why, expected, PACKAGES)
+    present = {name: there(ctx.facts, name) for name in have if there(ctx.facts, name)}
     return Item("driver/packages", STEP, "packages", CHANGE, why, expected, present, Packages(wanted), phase=PACKAGES)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from provision.actions import Command
 from provision.model import CHANGE, Facts, Item, Notice, Problem, Reach
-from provision.steps import REPAIR, Context, Result, plural, refused
+from provision.steps import REPAIR, Context, Result, plural, refused, repository
 
 STEP = "preflight"
 MAX_SKEW = 300
@@ -89,7 +89,11 @@ def before(ctx: Context, items: Iterable[Item], urls: tuple[str, ...]) -> tuple[
     if not changes:
         return ()
     installs = [i.id for i in changes if i.kind == "packages"]
-    return (*_clock(ctx.facts), *(space(ctx, installs) if installs else ()), *reachable(urls, ctx.facts.reach))
+    return (
+        *_clock(ctx.facts),
+        *(space(ctx, installs) if installs else ()),
+        *reachable(urls, ctx.facts.reach, repository.own_index(ctx)),
+    )
 
 
 def _clock(facts: Facts) -> tuple[Problem, ...]:
@@ -164,8 +168,11 @@ REMEDIES = {
 }
 
 
-def reachable(urls: tuple[str, ...], reach: Mapping[str, Reach]) -> tuple[Problem, ...]:
-    """A problem for each source that the plan needs and the host could not reach. Sources not asked for are no problem."""
+OWN = "Correct the system's own apt sources (/etc/apt/sources.list and sources.list.d) or its network; `sudo apt-get update` must work."
+
+
+def reachable(urls: tuple[str, ...], reach: Mapping[str, Reach], own: tuple[str, ...] = ()) -> tuple[Problem, ...]:
+    """A problem for each source that the plan needs and the host could not reach; `own` are the distribution's. One not asked for is no problem."""
     problems = []
     for url in urls:
         answer = reach.get(url)
@@ -173,6 +180,7 @@ def reachable(urls: tuple[str, ...], reach: Mapping[str, Reach]) -> tuple[Proble
             continue
         other = ("it does not answer as it should", "Try again; if it stays, name a mirror (`mirrors:`) in the playbook.")
         said, fix = REMEDIES.get(answer.state, other)
+        fix = OWN if url in own and answer.state != "proxy" else fix
         detail = f" ({answer.detail})" if answer.detail else ""
         problems.append(Problem("preflight/reach", f"The host needs {url}, but {said}{detail}.", fix))
     return tuple(problems)

@@ -199,3 +199,14 @@ def unreachable(ctx: Context, repository: Repository | None) -> str:
     if answer is None or answer.ok or answer.state == "no-client":
         return ""
     return answer.detail or answer.state
+
+
+def own_index(ctx: Context) -> tuple[str, ...]:
+    """The index of the distribution's own archive, as the host's sources name it: what the vendors' packages depend on comes from there."""
+    suite = ctx.platform.codename
+    for source in ctx.facts.apt_sources:
+        if source.enabled and "deb" in source.types and suite in source.suites and "main" in source.components:
+            return tuple(
+                f"{uri.rstrip('/')}/dists/{suite}/InRelease" for uri in source.uris[:1] if uri.startswith(("http://", "https://"))
+            )
+    return ()

@@ -101,30 +101,38 @@ class SshTransport:
             pump(channel, framed, Collector(framed, self.name, on_output=None, max_output=MAX_OUTPUT, timeout=5), _Watch(wire))
 
     def begin(self) -> None:
-        """Start to connect in the background; the next run takes the connection, or raises what went wrong."""
+        """Start to connect in the background; the next run takes the connection, or raises what went wrong.
+
+        paramiko is imported before this returns: what the caller does next would only slow that down, and nothing can begin without it.
+        """
         if self._wire is None and self._coming is None:
-            self._coming = _Behind(self._connect, discard=lambda wire: wire.close())
+            log_in = self._dialled()
+            self._coming = _Behind(log_in, discard=lambda wire: wire.close())
 
     def _connected(self) -> Wire:
         if self._wire is not None and not self._wire.alive:
             self.close()
         if self._wire is None:
             coming, self._coming = self._coming, None
-            self._wire = coming.result() if coming else self._connect()
+            self._wire = coming.result() if coming else self._dialled()()
         return self._wire
 
-    def _connect(self) -> Wire:
+    def _dialled(self) -> Callable[[], Wire]:
+        """Import paramiko while the dialling goes on; what is given back waits for its end and logs in."""
         first = _Behind(lambda: dial(self.host.jumps[0] if self.host.jumps else self.host), discard=lambda stream: stream.close())
         import_paramiko()
-        from provision.transport import wire
+        from provision.transport import auth, wire  # noqa: F401
 
-        try:
-            stream = first.result()
-        except errors.WireError as problem:
-            if self.host.jumps:
-                problem.message = f"On the way to {self.host}, at the jump host: {problem.message}"
-            raise
-        return wire.connect(self.host, self._options, stream)
+        def log_in() -> Wire:
+            try:
+                stream = first.result()
+            except errors.WireError as problem:
+                if self.host.jumps:
+                    problem.message = f"On the way to {self.host}, at the jump host: {problem.message}"
+                raise
+            return wire.connect(self.host, self._options, stream)
+
+        return log_in
 
     def close(self) -> None:
         """Hang up. A later `run` connects again."""

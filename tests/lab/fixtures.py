@@ -133,18 +133,18 @@ def _started(network: Network, proxy: CachingProxy, systemd: bool) -> Iterator[N
 
 @pytest.fixture(scope="module")
 def trixie(apt_proxy: CachingProxy) -> Iterator[VM]:
-    """A freshly booted Debian 13 for the tests of one module, with its apt behind the caching proxy."""
+    """A fresh Debian 13, as it is just after its boot, for the tests of one module; its apt is behind the caching proxy."""
     yield from _booted("trixie", apt_proxy)
 
 
 @pytest.fixture(scope="module")
 def bookworm(apt_proxy: CachingProxy) -> Iterator[VM]:
-    """A freshly booted Debian 12 for the tests of one module, with its apt behind the caching proxy."""
+    """A fresh Debian 12, likewise."""
     yield from _booted("bookworm", apt_proxy)
 
 
 def _booted(suite: str, proxy: CachingProxy) -> Iterator[VM]:
-    machine = available(lambda: VM(debian_image(suite)))
+    machine = available(lambda: VM(debian_image(suite), warm=True))
     with machine:
         machine.use_proxy(proxy)
         yield machine

@@ -63,7 +63,7 @@ apt_wait() { # until nobody else installs packages, at most LOCK_WAIT seconds in
     done
 }
 
-APT_WAITED=0
+APT_WAITED=0 APT_STALE=''
 
 apt_said() { # COMMAND...: run it, its words go to the log and to a file
     {
@@ -89,9 +89,16 @@ apt_try() { # COMMAND...: with a wait before it, again when somebody was faster
 
 apt_why() { # TEXT: with apt's own first complaint
     apt_why_line=$(grep -E '^E: ' "$WORK/apt.out" | grep -Ev 'Some index files failed|Sub-process .* returned an error code' | head -n 1)
+    case $apt_why_line in
+        *'held broken packages'* | *'unmet dependencies'* | '')
+            # which package, and what it lacks, says more than that there is something
+            apt_why_depends=$(grep -E '^ *[^ ]+ : (Pre-)?Depends: ' "$WORK/apt.out" | head -n 1 | sed 's/^ *//')
+            [ -z "$apt_why_depends" ] || apt_why_line="E: $apt_why_depends"
+            ;;
+    esac
     [ -n "$apt_why_line" ] || apt_why_line=$(grep -E '^(Err:[0-9]+ |W: (GPG error|Failed to fetch|An error occurred))' "$WORK/apt.out" | head -n 1)
     [ -n "$apt_why_line" ] || apt_why_line=$(grep -E '^E: |^dpkg: error' "$WORK/apt.out" | head -n 1)
-    why "$1${apt_why_line:+: $apt_why_line}"
+    why "$1${apt_why_line:+: $apt_why_line}${APT_STALE:+ (and the package lists could not be refreshed: $APT_STALE)}"
 }
 
 apt_source() { # PATH ARGUMENT...: apt-get that knows this one source file only
@@ -155,7 +162,11 @@ apt_transaction() { # ARGUMENT...: apt-get install with the options of every tra
 }
 
 apt_update_all() {
-    apt_try apt-get -q update -o Acquire::Retries=3 || note "some package indexes could not be refreshed; see the log"
+    APT_STALE=''
+    apt_try apt-get -q update -o Acquire::Retries=3 && ! grep -Eq '^(Err:|W: Failed to fetch)' "$WORK/apt.out" && return 0
+    # not an end in itself: what is to be installed may be there all the same
+    APT_STALE=$(grep -E '^(E|W): ' "$WORK/apt.out" | head -n 1)
+    note "some package indexes could not be refreshed${APT_STALE:+: $APT_STALE}"
 }
 
 apt_possible() { # ARGUMENT...: would it work?

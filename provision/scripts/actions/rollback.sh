@@ -42,7 +42,7 @@ take_back_holds() {
 }
 
 package_before() { # NAME: "there" or "absent", as it was before the oldest of these runs
-    package_before_line=$(grep -E "^[^	]*	(package|removed)	$(quoted_for_grep "$1")(	|\$)" "$WORK/receipts" | tail -n 1 | cut -f2,4)
+    package_before_line=$(grep -E "^[^	]*	(package|removed)	$(quoted_for_grep "$1")(	|\$)" "$WORK/receipts" | tail -n 1 | cut -f2,5)
     case $package_before_line in
         "package" | "package	") printf 'absent' ;;
         *) printf 'there' ;;

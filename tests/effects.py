@@ -1,0 +1,189 @@
+"""What a plan's changes would make of a host, on paper: the facts after it. A double of a run, in which everything goes well.
+
+It stands beside the scripts' own tests (they show that a change does what it says); here the question is only whether the planner is content
+with what it has asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from provision import actions
+from provision.model import CHANGE, Facts, Package, PathFact, Plan, Unit
+from provision.steps import smoke
+from provision.steps.engine import ENGINE_PACKAGES, upstream
+from tests.machines import KEY, working
+
+NEWEST = {"docker-ce": "5:29.8.1-1~x", "docker-ce-cli": "5:29.8.1-1~x", "nvidia-container-toolkit": "1.20.1-1"}
+DRIVER = ("nvidia-driver-cuda", "nvidia-utils-", "nvidia-smi", "nvidia-tesla-470-smi", "libnvidia-compute", "nvidia-headless")
+
+
+def after(plan: Plan, facts: Facts) -> Facts:
+    """The facts once the plan's stage has run, up to and including its first reboot."""
+    for item in plan.items:
+        if item.state != CHANGE or item.action is None:
+            continue
+        action = item.action
+        if isinstance(action, actions.Packages):
+            # What the preferences say too, apt is not told again; the plan expects it all the same.
+            globs = {name: str(glob).replace("any", "") for name, glob in item.expected.items()}
+            asked = tuple(replace(p, version=p.version or globs.get(p.name, "").replace("*ubuntu1", "*")) for p in action.install)
+            action = replace(action, install=asked)
+        facts = _BY_KIND[type(action)](facts, action)
+        if isinstance(item.action, actions.Reboot):
+            return facts
+    return facts
+
+
+def _repository(facts: Facts, action: actions.AptRepository) -> Facts:
+    from tests.machines import with_source
+
+    gone = (*action.obsolete, *(path for path, _ in action.edits))
+    facts = replace(
+        facts,
+        apt_sources=tuple(s for s in facts.apt_sources if s.path not in gone),
+        apt_source_texts={p: t for p, t in facts.apt_source_texts.items() if p not in gone},
+    )
+    for path, text in (*action.edits, (action.path, action.text)):
+        facts = with_source(facts, path, text)
+    return replace(facts, keyrings={**facts.keyrings, action.key.path: KEY}) if action.key else facts
+
+
+def _version(facts: Facts, package: actions.Package) -> str:
+    if not package.version:
+        have = facts.installed(package.name)
+        known = {**NEWEST, "docker.io": "28.2.2+dfsg1-1", **dict.fromkeys(("libnvidia-container1",), "1.20.1-1")}
+        name = package.name
+        if "container" in name and "nvidia" in name:
+            return "1.20.1-1"
+        if name.startswith(("libnvidia-", "nvidia-")):
+            branch = next((part for part in name.split("-") if part.isdigit() and len(part) == 3), "550")
+            return f"{branch}.163.01-2"
+        return have or known.get(name, "1.0-1")
+    text = package.version
+    if not text.endswith("*"):
+        return text
+    stem = text[:-1]
+    if stem.endswith("."):
+        return f"{stem}178.04-1ubuntu1" if stem[:-1].isdigit() and len(stem) == 4 else f"{stem}3-1"
+    return f"{stem}1ubuntu1" if stem[-1] in "-~" else f"{stem}+x-1"
+
+
+def _packages(facts: Facts, action: actions.Packages) -> Facts:
+    found = dict(facts.packages or {})
+    for name in action.remove:
+        found[name] = replace(found[name], status="config-files")
+    for package in action.install:
+        found[package.name] = Package(package.name, _version(facts, package))
+    facts = replace(facts, packages=found)
+    docker = facts.docker
+    engine = next((name for name in ENGINE_PACKAGES if facts.installed(name)), "")
+    if engine and docker:
+        version = upstream(facts.installed(engine))
+        facts = replace(facts, docker=replace(docker, cli=version, dockerd=version, server=version, podman_docker=False))
+        facts = _started(facts, "docker.service")
+    if any(p.name == "nvidia-container-toolkit" for p in action.install):
+        version = upstream(facts.installed("nvidia-container-toolkit"))
+        tool = replace(facts.toolkit, ctk="/usr/bin/nvidia-ctk", hook="/usr/bin/nvidia-container-runtime-hook", version=version)
+        facts = replace(facts, toolkit=tool)
+    made = next((facts.installed(p.name) for p in action.install if p.name.startswith(DRIVER) and "container" not in p.name), "")
+    if made and facts.nvidia:
+        facts = replace(facts, nvidia=replace(facts.nvidia, on_disk=upstream(made)))
+    return facts
+
+
+def _started(facts: Facts, name: str) -> Facts:
+    return replace(facts, units={**facts.units, name: Unit(name, "loaded", "active", "enabled")})
+
+
+def _service(facts: Facts, action: actions.Service) -> Facts:
+    if action.optional and name_of(facts, action.name) == "not-found":
+        return facts
+    facts = _started(facts, action.name)
+    if action.name == "docker.service" and facts.docker:
+        text = json.loads(facts.daemon_json or "{}")
+        facts = replace(
+            facts,
+            docker=replace(
+                facts.docker,
+                server=facts.docker.dockerd,
+                started_before=(),
+                root_dir=text.get("data-root", "/var/lib/docker"),
+                error="",
+            ),
+        )
+    return facts
+
+
+def name_of(facts: Facts, name: str) -> str:
+    unit = facts.units.get(name)
+    return unit.load if unit else "not-found"
+
+
+def _module(facts: Facts, action: actions.KernelModule) -> Facts:
+    assert facts.nvidia is not None
+    installed = facts.packages or {}
+    is_open = any("open" in name for name, p in installed.items() if p.installed and "nvidia" in name)
+    return working(
+        replace(facts, nvidia=replace(facts.nvidia, nouveau_loaded=False)), facts.nvidia.on_disk or "550.163.01", is_open
+    )
+
+
+def _reboot(facts: Facts, action: actions.Reboot) -> Facts:
+    assert facts.nvidia is not None
+    return replace(working(facts, facts.nvidia.on_disk), boot_id="8d2f4a2e-0000-4000-8000-000000000002")
+
+
+def _file(facts: Facts, action: actions.File) -> Facts:
+    digest = hashlib.sha256((action.content or "").encode()).hexdigest()
+    return replace(facts, paths={**facts.paths, action.path: PathFact(action.path, "file", action.mode, action.owner, digest)})
+
+
+def _json(facts: Facts, action: actions.JsonMerge) -> Facts:
+    return replace(facts, daemon_json=action.content, daemon_json_sha256=hashlib.sha256(action.content.encode()).hexdigest())
+
+
+def _member(facts: Facts, action: actions.GroupMember) -> Facts:
+    return replace(facts, groups={**facts.groups, action.group: (*facts.groups.get(action.group, ()), action.user)})
+
+
+def _mount(facts: Facts, action: actions.Mount) -> Facts:
+    disks = tuple(
+        replace(d, mounts=(action.path,)) if f"/dev/{d.name}" == action.device else d for d in facts.block_devices or ()
+    )
+    return replace(facts, block_devices=disks)
+
+
+def _smoke(facts: Facts, action: actions.Smoke) -> Facts:
+    return replace(facts, proof={**smoke.inputs(facts, action), "time": "2026-11-23T04:00:00Z", "boot_id": facts.boot_id or ""})
+
+
+def _command(facts: Facts, action: actions.Command) -> Facts:
+    if "cdi" in action.change:
+        driver = facts.nvidia.driver_version if facts.nvidia else ""
+        return replace(facts, toolkit=replace(facts.toolkit, cdi_specs={"/var/run/cdi/nvidia.yaml": driver}))
+    if "--configure -a" in action.change:
+        whole = {
+            n: replace(p, status="installed") if p.status != "config-files" else p for n, p in (facts.packages or {}).items()
+        }
+        return replace(facts, packages=whole, dpkg_interrupted=False)
+    return facts
+
+
+_BY_KIND: dict[type, Callable[[Facts, Any], Facts]] = {
+    actions.AptRepository: _repository,
+    actions.Packages: _packages,
+    actions.Service: _service,
+    actions.KernelModule: _module,
+    actions.Reboot: _reboot,
+    actions.File: _file,
+    actions.JsonMerge: _json,
+    actions.GroupMember: _member,
+    actions.Mount: _mount,
+    actions.Smoke: _smoke,
+    actions.Command: _command,
+}
