@@ -112,6 +112,7 @@ def host(fresh: Fresh) -> NsHost:
     return fresh.host()
 
 
+@pytest.mark.host
 class TestAHostThatIsNotAsItShouldBe:
     """Each leaves the host exactly as it was."""
 
@@ -187,6 +188,7 @@ class TestAHostThatIsNotAsItShouldBe:
         assert "cannot be reached from there" in said(ran)
 
 
+@pytest.mark.host
 def test_behind_a_proxy_apt_and_docker_both_use_it_and_its_password_stays_secret(fresh: Fresh) -> None:
     host = fresh.host(apt=False)
     scheme, rest = fresh.apt.url.split("://")

@@ -199,6 +199,7 @@ def test_the_registry_speaks_the_registry_protocol(registry: Registry) -> None:
     assert b'{"repositories":[]}' in answer
 
 
+@pytest.mark.host
 class TestNamespaceHost:
     def test_it_is_a_debian_of_its_own_with_the_labs_accounts(self, sshd_host: NsHost) -> None:
         assert "VERSION_CODENAME=trixie" in sshd_host.run("cat /etc/os-release").out

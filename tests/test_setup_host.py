@@ -18,6 +18,8 @@ from tests.lab.gpus import A10G, TWO_A10G, show_on_pci
 from tests.lab.nshost import NsHost
 from tests.program import environment, mlhost, words
 
+pytestmark = pytest.mark.host
+
 
 @pytest.fixture(scope="module")
 def host(fresh: Fresh) -> NsHost:

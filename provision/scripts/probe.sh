@@ -809,9 +809,12 @@ main() {
     # Each part writes into a pipe while the next one runs, so the slow programs run side by side without a file.
     # shellcheck disable=SC2086 # split on purpose: one path a line
     if [ -n "$LIVE" ]; then
-        { units; rootless; docker_info; driver; } </dev/null | {
-            IFS=' '"$TAB$NL"
-            packages "$NAMED" </dev/null | { quick; newer; set -f; IFS=$NL; paths $PATHS; IFS=$NL; disks $DISKS; cat; }
+        { docker_info; driver; } </dev/null | {
+            { units; rootless; } </dev/null | {
+                IFS=' '"$TAB$NL"
+                packages "$NAMED" </dev/null | { quick; newer; set -f; IFS=$NL; paths $PATHS; IFS=$NL; disks $DISKS; cat; }
+                cat
+            }
             cat
         }
         [ -z "$DEEP" ] || deep
