@@ -5,8 +5,10 @@ Every kind knows its undo through `provision.render`; what was really changed is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Union
+
+from provision.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from provision.errors import ProbeFailed
 from provision.probe import probe_args, probe_script
+from provision.values import dataclass
 from provision.watched import watched, watched_disks
 
 if TYPE_CHECKING:

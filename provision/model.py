@@ -6,9 +6,10 @@ In Facts `None` means *unknown* (not readable, not asked), never *absent*; absen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from provision.actions import Action
+from provision.values import dataclass
 
 # ---------------------------------------------------------------- capture
 

@@ -13,7 +13,20 @@ from provision.errors import Unsupported
 from provision.model import CHANGE, LATER, REFUSED, Decision, Facts, GpuRow, Item, Plan, PlatformRow, Problem
 from provision.rows import Platform
 from provision.spec import Spec
-from provision.steps import Context, Result, access, daemon, docker, driver, network, preflight, repository, smoke, storage, toolkit
+from provision.steps import (
+    Context,
+    Result,
+    access,
+    daemon,
+    docker,
+    driver,
+    network,
+    preflight,
+    repository,
+    smoke,
+    storage,
+    toolkit,
+)
 
 # What a proof depends on; a service that is only started again is the same as before.
 PROVED_KINDS = ("packages", "json-merge", "kernel-module", "reboot")

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -18,6 +17,7 @@ from provision import actions
 from provision.errors import Failed
 from provision.model import CHANGE, Item, Plan
 from provision.sh import Sh, join, template
+from provision.values import dataclass
 
 LOCK_WAIT = 600
 """How long a script waits for other package work on the host, in seconds."""

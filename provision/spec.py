@@ -8,8 +8,10 @@ limits (mapping name -> limit), section (nested).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from provision.values import dataclass
 
 
 def _key(default: Any, kind: str, doc: str, choices: tuple[str, ...] = (), secret: bool = False) -> Any:

@@ -11,7 +11,7 @@ PROVISION = Path(__file__).resolve().parent.parent / "provision"
 
 # From first to last; a module may import only what stands in an earlier layer or its own.
 LAYERS = (
-    ("errors", "actions"),
+    ("errors", "values", "actions"),
     ("model", "sh"),
     ("openpgp", "rows", "spec", "watched", "daemonjson", "capture"),
     ("aptsource", "catalog", "catalog_systems", "facts", "playbook*", "ownsteps", "probe"),

@@ -114,7 +114,7 @@ def a_run(state: str) -> Run:
 
 def engine(facts: Facts, kind: str) -> Facts:
     """A host with one kind of engine, or of what stands in its way."""
-    base = {
+    return {
         "none": facts,
         "docker-ce": with_docker(facts, "docker-ce", "5:28.5.2-1~x"),
         "docker-ce old": with_docker(facts, "docker-ce", "5:24.0.9-1~x", running_containers=2),
@@ -125,7 +125,6 @@ def engine(facts: Facts, kind: str) -> Facts:
         "snap": replace(facts, docker=replace(facts.docker, snap=True)),
         "rootless": replace(facts, docker=replace(facts.docker, rootless_users=("ada",))),
     }[kind]
-    return base
 
 
 def service(facts: Facts, state: str) -> Facts:

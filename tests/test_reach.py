@@ -18,6 +18,7 @@ SHELLS = {"dash": ["dash"], "bash": ["bash"], "busybox": ["busybox", "sh"]}
 MARK = "5eed"
 SCRIPT = (resources.files("provision") / "scripts" / "reach.sh").read_text(encoding="utf-8")
 KEY = bytes(range(256)) * 20
+NO_PROXY = Proxy()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -54,7 +55,7 @@ def shell(request):
     return SHELLS[request.param]
 
 
-def ask(shell: list[str], *asked: tuple[str, str], proxy: Proxy = Proxy()) -> dict[str, reach.Reach]:
+def ask(shell: list[str], *asked: tuple[str, str], proxy: Proxy = NO_PROXY) -> dict[str, reach.Reach]:
     text = reach.script(SCRIPT, proxy)
     words = [word for pair in asked for word in pair]
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "no_proxy": "" if proxy.http else "*"}

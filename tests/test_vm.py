@@ -18,6 +18,8 @@ import pytest
 
 from tests.lab.fixtures import available
 from tests.lab.gpus import A10G, show_on_pci
+from tests.lab.image import debian_image
+from tests.lab.proxy import CachingProxy
 from tests.lab.registry import Registry
 from tests.lab.server import FileServer
 from tests.lab.vendor import Vendors, publish
@@ -55,6 +57,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Vendors, 
     with available(lambda: publish(folder, suites=("trixie",), real_engine=True, gpus=(A10G,), driver_dkms=True)) as vendors:
         with FileServer(vendors.root) as server:
             yield vendors, server
+
+
+@pytest.fixture(scope="module")
+def trixie(apt_proxy: CachingProxy) -> Iterator[VM]:
+    """A fresh Debian 13. Compiler, DKMS and kernel headers are in its image, as fetching them into an emulated machine takes minutes."""
+    machine = available(lambda: VM(debian_image("trixie", extra=("dkms", "linux-headers-cloud-amd64")), warm=True))
+    with machine:
+        machine.use_proxy(apt_proxy)
+        yield machine
 
 
 def settings(served: tuple[Vendors, FileServer]) -> list[str]:

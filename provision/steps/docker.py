@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from provision.actions import Package, Packages
 from provision.model import CHANGE, REFUSED, Decision, Item, Notice, Problem
 from provision.rows import Repository
 from provision.steps import PACKAGES, Context, Result, repository, settled
 from provision.steps.engine import MOBY, Engine, Present, beside, fate, numbers, present, restarts, satisfies, there
+from provision.values import dataclass
 
 STEP = "docker"
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from provision.actions import Reboot
 from provision.model import CHANGE, Decision, Item, Notice, Nvidia, Problem
 from provision.rows import version_key
 from provision.steps import MODULES, PACKAGES, Context, Result, driver_install, fabric, gpus, installed, plural, settled
 from provision.steps.gpus import Gpu
+from provision.values import dataclass
 
 STEP = "driver"
 
@@ -41,6 +40,9 @@ def decide(ctx: Context) -> tuple[Result, Driver]:
     facts, spec = ctx.facts, ctx.spec
     if spec.gpu == "ignore":
         return _skip("the playbook asks for a Docker host only")
+    if facts.nvidia_pci is None and not facts.live and spec.gpu == "auto":
+        why = "this tree does not tell which devices are on the PCI bus"
+        return _skip(why, Notice("driver/unknown", f"Whether there is a GPU is decided on the running machine: {why}."))
     if facts.nvidia_pci is None:
         message = "Which devices are on the PCI bus could not be read."
         return _refuse(Problem("driver/unknown", message, "Check that /sys is mounted and that mlhost may read it."))

@@ -7,9 +7,21 @@ from collections.abc import Mapping
 
 from provision.actions import AptRepository, Command, File, KernelModule, Package, Packages
 from provision.aptsource import deb822, one_line
-from provision.model import CHANGE, Decision, Item, Notice, Problem
+from provision.model import CHANGE, LATER, Decision, Item, Notice, Problem
 from provision.rows import Repository
-from provision.steps import BEFORE_PACKAGES, MODULES, PACKAGES, SOURCES, Context, Result, fabric, gpus, repository, settled
+from provision.steps import (
+    BEFORE_PACKAGES,
+    MODULES,
+    PACKAGES,
+    SOURCES,
+    Context,
+    Result,
+    fabric,
+    gpus,
+    installed,
+    repository,
+    settled,
+)
 from provision.steps.engine import there
 from provision.steps.files import file_item
 from provision.steps.gpus import Choice, Gpu
@@ -40,14 +52,15 @@ def decide(ctx: Context, own: tuple[Gpu, ...], choice: Choice) -> Result:
         "secure_boot": facts.secure_boot,
     }
     components = _components(ctx, choice) if bundle.components else None
-    problem = components if isinstance(components, Problem) else _unbuildable(ctx, choice)
+    remove = installed.modules_besides(facts, (p.name for p in wanted), choice.branch, choice.flavor == "open")
+    problem = components if isinstance(components, Problem) else _unbuildable(ctx, choice) or _unasked(ctx, choice, remove)
     if problem:
         item = Item("driver/packages", STEP, "packages", "refused", problem.message, phase=PACKAGES)
         decisions = {STEP: Decision("refuse", problem.message, details), **fabric.skip("there is no driver to match")}
         return Result((item,), decisions, (problem,))
     why = f"no working driver for {gpus.names(own)}: {choice.why}; from {_where(choice, repo)}"
     items = [*_before(ctx, choice, repo), *([components] if isinstance(components, Item) else [])]
-    items.append(_packages(ctx, wanted, bundle.versions, why))
+    items.append(_packages(ctx, Packages(wanted, remove), bundle.versions, why))
     items += _module(ctx)
     items += fabric.persistenced(facts, True)
     version = choice.version or ctx.catalog.branch(choice.branch).newest_release
@@ -92,7 +105,7 @@ def _unbuildable(ctx: Context, choice: Choice) -> Problem | None:
             "machine's own key at its console (`mokutil --import /var/lib/dkms/mok.pub`, reboot, confirm), install the driver by hand, and run "
             "mlhost again.",
         )
-    if ctx.facts.kernel is None:
+    if not gpus.kernel(ctx.facts):
         message = "The kernel's version is not known, so its headers cannot be chosen."
         fix = "Run mlhost on the live system, or give the tree a proc/sys/kernel/osrelease."
         return Problem("driver/kernel", message, fix)
@@ -116,15 +129,29 @@ def _asked(glob: str) -> str:
     return glob if "*" not in glob[:-1] else ""
 
 
-def _packages(ctx: Context, wanted: tuple[Package, ...], globs: Mapping[str, str], why: str) -> Item:
-    have = {p.name: ctx.facts.installed(p.name) for p in wanted}
-    expected = {p.name: globs.get(p.name) or "any" for p in wanted}
-    if all(version and fnmatch.fnmatchcase(version, globs.get(name, "*")) for name, version in have.items()):
+def _unasked(ctx: Context, choice: Choice, remove: tuple[str, ...]) -> Problem | None:
+    if not remove or ctx.spec.driver.replace:
+        return None
+    names = ", ".join(remove)
+    message = f"{names} {'is' if len(remove) == 1 else 'are'} here and cannot stand beside the {choice.flavor} module of branch {choice.branch}."
+    return Problem(
+        "driver/conflicts",
+        message,
+        "Allow their removal (no purge) with `--set driver.replace=true`, or ask for that branch and flavour.",
+    )
+
+
+def _packages(ctx: Context, action: Packages, globs: Mapping[str, str], why: str) -> Item:
+    have = {p.name: ctx.facts.installed(p.name) for p in action.install}
+    expected = {p.name: globs.get(p.name) or "any" for p in action.install}
+    if not action.remove and all(
+        version and fnmatch.fnmatchcase(version, globs.get(name, "*")) for name, version in have.items()
+    ):
         built = "is not loaded yet" if ctx.facts.nvidia and ctx.facts.nvidia.on_disk else "is not seen yet"
         why = f"the driver's packages are installed; its module {built}"
         return settled(STEP, "driver/packages", "packages", why, expected, PACKAGES)
-    present = {name: there(ctx.facts, name) for name in have if there(ctx.facts, name)}
-    return Item("driver/packages", STEP, "packages", CHANGE, why, expected, present, Packages(wanted), phase=PACKAGES)
+    present = {name: there(ctx.facts, name) for name in (*have, *action.remove) if there(ctx.facts, name)}
+    return Item("driver/packages", STEP, "packages", CHANGE, why, expected, present, action, phase=PACKAGES)
 
 
 def _module(ctx: Context) -> list[Item]:
@@ -156,6 +183,9 @@ def _components(ctx: Context, choice: Choice) -> Item | Problem:
         return settled(
             STEP, identifier, "apt-repository", f"the system's apt sources have {' '.join(components)}", expected, SOURCES
         )
+    if not facts.live and not facts.apt_sources:
+        why = f"the same mirror's {more} are added once the system's own apt sources are known; this tree has none"
+        return Item(identifier, STEP, "apt-repository", LATER, why, expected, phase=SOURCES)
     if main is None:
         message = f"No apt source of this host names {suite} main, so the same mirror's {more} cannot be added, which the driver's packages need."
         return Problem(identifier, message, f"Add {more} to the system's apt sources.")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from provision.model import Facts, Problem
 from provision.spec import DockerSpec
 from provision.steps import plural
+from provision.values import dataclass
 
 # Packages that carry an engine, best known first, and whose they are. moby-engine is Microsoft's, on Azure's images.
 ENGINE_PACKAGES = {"docker-ce": "docker-ce", "docker.io": "distro", "moby-engine": "moby"}

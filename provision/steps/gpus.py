@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from provision.model import Facts, PciDevice, Problem
 from provision.rows import Branch, DriverPackages, GpuModel, version_key
 from provision.steps import Context, installed, repository
+from provision.values import dataclass
 
 # The kernel's own drivers that hand a GPU on to a virtual machine.
 PASSED_ON = ("vfio-pci", "pci-stub", "xen-pciback")
@@ -136,22 +135,28 @@ def _sources(ctx: Context) -> tuple[str, ...]:
 
 def _bundle(ctx: Context, source: str, number: str, flavor: str, version: str) -> DriverPackages | None:
     facts = ctx.facts
-    kernel = facts.kernel or ""
-    bundle = ctx.catalog.driver_packages(ctx.platform, source, number, flavor, kernel, version=version, image=_image(ctx))
+    bundle = ctx.catalog.driver_packages(ctx.platform, source, number, flavor, kernel(facts), version=version, image=_image(ctx))
     if bundle and bundle.prebuilt and _foreign_kernel(facts):
         return bundle.fallback
     return bundle
 
 
+def kernel(facts: Facts) -> str:
+    """The kernel that the module is for: the running one; in a tree without one, the only one installed there. "" = not known."""
+    images = [n[len("linux-image-") :] for n in facts.packages or {} if n.startswith("linux-image-") and facts.installed(n)]
+    releases = [name for name in images if name[:1].isdigit()]
+    return facts.kernel or (releases[0] if len(releases) == 1 and not facts.live else "")
+
+
 def _foreign_kernel(facts: Facts) -> bool:
     """Whether the running kernel is not the distribution's own build: its image package is not there, though others are."""
     images = [n for n in facts.packages or {} if n.startswith("linux-image-") and facts.installed(n)]
-    return bool(images) and f"linux-image-{facts.kernel}" not in images
+    return bool(images) and f"linux-image-{kernel(facts)}" not in images
 
 
 def _image(ctx: Context) -> str:
     """The installed linux-image metapackage of the running kernel's flavour, "" if there is none. Modules for `virtual` are those of `generic`."""
-    flavor = ctx.catalog.kernel_flavor(ctx.platform, ctx.facts.kernel or "")
+    flavor = ctx.catalog.kernel_flavor(ctx.platform, kernel(ctx.facts))
     found = []
     for name in sorted(ctx.facts.packages or {}):
         suffix = name[len("linux-image-") :] if name.startswith("linux-image-") else ""

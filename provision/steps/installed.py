@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from provision.model import Facts
 from provision.steps.engine import there
@@ -18,6 +18,23 @@ _DEBIAN = re.compile(r"nvidia-open-kernel-dkms|nvidia-kernel-dkms|nvidia-smi|nvi
 _PROGRAMS = re.compile(
     r"(nvidia-(driver|headless|dkms|kernel|open-kernel|utils|compute-utils|smi|tesla)|libnvidia-(compute|ml)|libcuda1|linux-modules-nvidia-)"
 )
+
+_MODULES = re.compile(
+    r"nvidia-(open-)?kernel(-open)?-dkms|nvidia-dkms(-.*)?|nvidia-tesla-\d+-kernel-dkms|linux-modules-nvidia-.*"
+)
+
+
+def modules_besides(facts: Facts, wanted: Iterable[str], branch: str, is_open: bool) -> tuple[str, ...]:
+    """Packages of kernel modules that are there and cannot stand beside the `wanted` ones: those of another branch or flavour."""
+    names, found = set(wanted), []
+    for name in facts.packages or {}:
+        if not _MODULES.fullmatch(name) or name in names or not there(facts, name):
+            continue
+        number = re.search(r"-(\d{3})(?:-|$)", name)
+        same = number is not None and number.group(1) == branch and ("-open" in name) == is_open
+        if not same:
+            found.append(name)
+    return tuple(sorted(found))
 
 
 def driver_packages(facts: Facts) -> Mapping[str, str]:

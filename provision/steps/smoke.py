@@ -70,4 +70,4 @@ def _claim(ctx: Context, smoke: Smoke) -> str:
         return f"nvidia-smi in a container sees {plural(smoke.gpus, 'GPU')}"
     if ctx.facts.gpus and ctx.spec.gpu != "ignore":
         return "a container runs (without GPUs, as the driver or the toolkit is missing)"
-    return "a container runs (there is no GPU to show)" if not ctx.facts.gpus else "a container runs"
+    return "a container runs (there is no GPU to show)" if ctx.facts.nvidia_pci == () else "a container runs"

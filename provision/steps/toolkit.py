@@ -65,6 +65,8 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver) -> Result:
 def _idle(ctx: Context) -> str:
     if ctx.spec.gpu == "ignore":
         return "the playbook asks for a Docker host only"
+    if ctx.facts.nvidia_pci is None:
+        return "whether there is an NVIDIA GPU is not known"
     return "there will be no working driver" if ctx.facts.gpus else "there is no NVIDIA GPU"
 
 

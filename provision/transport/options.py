@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Optional
+
+from provision.values import dataclass
 
 HOST_KEY_POLICIES = ("enforce", "accept-new", "ignore")
 

@@ -15,6 +15,8 @@ DKMS_CONF = """PACKAGE_NAME="nvidia"
 PACKAGE_VERSION="{version}"
 BUILT_MODULE_NAME[0]="nvidia"
 DEST_MODULE_LOCATION[0]="/updates/dkms"
+BUILT_MODULE_NAME[1]="nvidia-uvm"
+DEST_MODULE_LOCATION[1]="/updates/dkms"
 AUTOINSTALL="yes"
 """
 MODULE = """// {double}
@@ -51,6 +53,24 @@ module_exit(stop);
 MODULE_LICENSE("{license}");
 MODULE_VERSION("{version}");
 MODULE_DESCRIPTION("test double of the NVIDIA driver");
+"""
+UVM = """// {double}
+#include <linux/module.h>
+
+static int __init start(void)
+{{
+	return 0;
+}}
+
+static void __exit stop(void)
+{{
+}}
+
+module_init(start);
+module_exit(stop);
+MODULE_LICENSE("{license}");
+MODULE_VERSION("{version}");
+MODULE_DESCRIPTION("test double of the NVIDIA driver's memory module");
 """
 DKMS_POSTINST = """if [ "$1" = configure ]; then
     dkms remove -m nvidia -v {version} --all >/dev/null 2>&1 || :
@@ -124,8 +144,9 @@ def _kernel(name: str, driver: str, dkms: bool, kind: dict[str, str]) -> Deb:
     source = f"usr/src/nvidia-{driver}"
     files: dict[str, str] = {
         f"{source}/dkms.conf": DKMS_CONF.format(**texts),
-        f"{source}/Makefile": "obj-m := nvidia.o\n",
+        f"{source}/Makefile": "obj-m := nvidia.o nvidia-uvm.o\n",
         f"{source}/nvidia.c": MODULE.format(**texts),
+        f"{source}/nvidia-uvm.c": UVM.format(**texts),
     }
     return Deb(
         name,
