@@ -1,4 +1,4 @@
-"""Proving a host without changing it, and telling what runs or ran on it."""
+"""Proving a host without changing it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from provision import render
 from provision.actions import Smoke
 from provision.catalog import Catalog
 from provision.errors import Error
-from provision.follow import follow_active
 from provision.look import RunOptions, observe
 from provision.model import Check, HostReport, Plan
 from provision.plan import plan
 from provision.playbook import Loaded
 from provision.progress import Progress
 from provision.run import Clock
-from provision.spec import Spec
 from provision.steps.smoke import STEP as SMOKE
 from provision.transport import Transport
 from provision.transport.errors import SudoPasswordNeeded
@@ -101,54 +99,3 @@ def _smoke_checks(transport: Transport, decided: Plan) -> list[Check]:
         said = result.err.decode(errors="replace").strip().splitlines()
         checks.append(Check("smoke", "failed", said[-1][:300] if said else f"the smoke script ended with exit code {result.rc}"))
     return checks
-
-
-def status(transport: Transport, follow: bool, progress: Progress) -> HostReport:
-    """What runs or ran last on the host; with `follow`, until it has ended. Changes nothing."""
-    clock = Clock()
-    try:
-        began = time.monotonic()
-        _, facts = observe(transport, Spec())
-        clock.add("look", began)
-        active = facts.run if facts.run is not None and facts.run.state == "running" else None
-        if active is not None and follow:
-            followed = follow_active(transport, active.id, progress, None)
-            state = "converged" if followed.rc == 0 else "failed"
-            return HostReport(
-                transport.name,
-                state,
-                0 if followed.rc == 0 else 1,
-                outcomes=tuple(followed.outcomes),
-                timings=clock.timings(),
-                message=f"run {active.id} ended with exit code {followed.rc}",
-                run_ids=(active.id,),
-                log=followed.log,
-            )
-        if active is not None:
-            message, state, code = (
-                f"run {active.id} of {active.owner or '?'} is going on since {active.since or '?'}",
-                "running",
-                0,
-            )
-        elif facts.last_run is not None:
-            last = facts.last_run
-            state, code = ("converged", 0) if last.state == "done" else (last.state, 1)
-            message = f"the last run, {last.id}, ended: {last.state}" + (f" (exit code {last.rc})" if last.rc is not None else "")
-        else:
-            message, state, code = "mlhost has not run on this host", "unknown", 0
-        proof = facts.proof
-        if proof:
-            message += (
-                f"; proved {proof.get('time', '?')} with Docker {proof.get('docker', '?')} and {proof.get('gpus', '0') or 0} GPUs"
-            )
-        return HostReport(transport.name, state, code, timings=clock.timings(), message=message)
-    except SudoPasswordNeeded:
-        raise
-    except Error as error:
-        return HostReport(
-            transport.name,
-            {4: "unreachable"}.get(error.exit_code, "failed"),
-            error.exit_code,
-            message=error.message,
-            fix=error.fix,
-        )

@@ -21,7 +21,7 @@ LAYERS = (
     ("transport", "progress"),
     ("follow", "reboot", "look"),
     ("run",),
-    ("prove",),
+    ("prove", "status"),
     ("library", "cli"),
     ("bootstrap", "__main__"),
 )

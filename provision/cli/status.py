@@ -15,7 +15,8 @@ Examples:
   mlhost status --follow root@gpu-7              watch the run there to its end
 
 \b
-Exit codes: that of the run that is shown; 0 where it goes on, or where there is none.
+Exit codes: 0 where the run that is shown ended well or goes on, or where there is none; 6 where it waits for
+a reboot; 1 where it failed.
 """)
 @targets_argument
 @click.option("-f", "--follow", is_flag=True, help="Watch a run that goes on until it ends.")
@@ -27,10 +28,10 @@ def command(ctx: click.Context, targets: tuple[str, ...], connection: Connection
 
     A run is on the machine itself and needs no connection; this only reads its journal.
     """
-    from provision import prove
     from provision.cli.hosts import report_hosts
     from provision.cli.output import check_out
+    from provision.status import status
 
     check_out(output)
     ctx.ensure_object(Session).interrupted = "Stopped watching. What runs on the machine goes on there."
-    return report_hosts(ctx, targets, connection, output, lambda transport, progress, _ask: prove.status(transport, follow, progress))
+    return report_hosts(ctx, targets, connection, output, lambda transport, progress, _ask: status(transport, follow, progress))

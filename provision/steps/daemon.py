@@ -10,16 +10,18 @@ from provision.actions import JsonMerge, Service
 from provision.model import CHANGE, LATER, Facts, Item, Notice, Problem
 from provision.steps import BEFORE_PACKAGES, FILES, SERVICES, Context, Result, refused, settled
 from provision.steps.engine import Engine, fate, restarts
+from provision.watched import PROXY_DROP_IN, PROXY_ENVIRONMENT
 
 STEP = "docker"
 # Docker looks for these two only when it starts; it finds an upgraded one by itself.
 HOOKS = ("/usr/bin/nvidia-cdi-hook", "/usr/bin/nvidia-container-runtime-hook")
 # Read when Docker starts; newer than its start means that it runs with something older.
-CONFIGURATION = (daemonjson.PATH, "/etc/systemd/system/docker.service.d/mlhost-proxy.conf", "/etc/mlhost/docker-proxy.env")
+CONFIGURATION = (daemonjson.PATH, PROXY_DROP_IN, PROXY_ENVIRONMENT)
 PID_FILE = "/run/docker.pid"
 LOADED_STAMP = "/run/mlhost/docker.loaded"
-# What `systemctl is-enabled` calls a success, but for the states that end with the boot. Source: systemctl(1).
-ENABLED = ("enabled", "static", "indirect", "generated", "alias")
+# What `systemctl is-enabled` and `is-active` call a success, as the script's own check asks them. Source: systemctl(1).
+ENABLED = ("enabled", "enabled-runtime", "static", "indirect", "generated", "alias")
+ACTIVE = ("active", "reloading")
 
 
 def wanted(ctx: Context, engine: Engine) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def _state(facts: Facts) -> tuple[dict[str, object], dict[str, object]]:
     if facts.systemd is False:
         return {"running": "active", "stale": ""}, {"running": "active" if server else "", "stale": stale}
     unit = facts.units.get("docker.service")
-    running = unit.active if unit else ""
+    running = ("active" if unit.active in ACTIVE else unit.active) if unit else ""
     if running == "active" and server == "":
         running = "not answering"
     enabled = "enabled" if unit and unit.enabled in ENABLED else unit.enabled if unit else ""

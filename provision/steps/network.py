@@ -8,9 +8,7 @@ from provision.actions import File
 from provision.model import CHANGE
 from provision.steps import BEFORE_PACKAGES, REPAIR, Context, Result
 from provision.steps.files import file_item
-from provision.watched import PROXY_APT as APT
-from provision.watched import PROXY_DROP_IN as DROP_IN
-from provision.watched import PROXY_ENVIRONMENT as ENVIRONMENT
+from provision.watched import PROXY_APT, PROXY_DROP_IN, PROXY_ENVIRONMENT
 
 STEP = "proxy"
 
@@ -34,19 +32,19 @@ def decide(ctx: Context) -> Result:
     files = (
         (
             "proxy/apt",
-            File(APT, f"// {header}\n" + "\n".join(apt) + "\n", "0600" if secret else "0644"),
+            File(PROXY_APT, f"// {header}\n" + "\n".join(apt) + "\n", "0600" if secret else "0644"),
             "apt is to use the playbook's proxy",
             REPAIR,
         ),
         (
             "proxy/docker-environment",
-            File(ENVIRONMENT, f"# {header}\n" + "\n".join(environment) + "\n", "0600"),
+            File(PROXY_ENVIRONMENT, f"# {header}\n" + "\n".join(environment) + "\n", "0600"),
             "the Docker daemon is to use the playbook's proxy",
             BEFORE_PACKAGES,
         ),
         (
             "proxy/docker-unit",
-            File(DROP_IN, f"# {header}\n[Service]\nEnvironmentFile={ENVIRONMENT}\n"),
+            File(PROXY_DROP_IN, f"# {header}\n[Service]\nEnvironmentFile={PROXY_ENVIRONMENT}\n"),
             "the Docker daemon reads its proxy from there",
             BEFORE_PACKAGES,
         ),
