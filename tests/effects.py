@@ -16,9 +16,9 @@ from provision import actions
 from provision.model import CHANGE, Facts, Package, PathFact, Plan, Unit
 from provision.steps import smoke
 from provision.steps.engine import ENGINE_PACKAGES, upstream
-from tests.machines import KEY, working
+from tests.machines import KEY, with_source, working
 
-NEWEST = {"docker-ce": "5:29.8.1-1~x", "docker-ce-cli": "5:29.8.1-1~x", "nvidia-container-toolkit": "1.20.1-1"}
+NEWEST = {"docker-ce": "5:29.8.1-1~x", "docker-ce-cli": "5:29.8.1-1~x", "docker.io": "28.2.2+dfsg1-1"}
 DRIVER = ("nvidia-driver-cuda", "nvidia-utils-", "nvidia-smi", "nvidia-tesla-470-smi", "libnvidia-compute", "nvidia-headless")
 
 
@@ -40,8 +40,6 @@ def after(plan: Plan, facts: Facts) -> Facts:
 
 
 def _repository(facts: Facts, action: actions.AptRepository) -> Facts:
-    from tests.machines import with_source
-
     gone = (*action.obsolete, *(path for path, _ in action.edits))
     facts = replace(
         facts,
@@ -56,14 +54,13 @@ def _repository(facts: Facts, action: actions.AptRepository) -> Facts:
 def _version(facts: Facts, package: actions.Package) -> str:
     if not package.version:
         have = facts.installed(package.name)
-        known = {**NEWEST, "docker.io": "28.2.2+dfsg1-1", **dict.fromkeys(("libnvidia-container1",), "1.20.1-1")}
         name = package.name
         if "container" in name and "nvidia" in name:
             return "1.20.1-1"
         if name.startswith(("libnvidia-", "nvidia-")):
             branch = next((part for part in name.split("-") if part.isdigit() and len(part) == 3), "550")
             return f"{branch}.163.01-2"
-        return have or known.get(name, "1.0-1")
+        return have or NEWEST.get(name, "1.0-1")
     text = package.version
     if not text.endswith("*"):
         return text
@@ -101,7 +98,8 @@ def _started(facts: Facts, name: str) -> Facts:
 
 
 def _service(facts: Facts, action: actions.Service) -> Facts:
-    if action.optional and name_of(facts, action.name) == "not-found":
+    unit = facts.units.get(action.name)
+    if action.optional and (unit is None or unit.load == "not-found"):
         return facts
     facts = _started(facts, action.name)
     if action.name == "docker.service" and facts.docker:
@@ -117,11 +115,6 @@ def _service(facts: Facts, action: actions.Service) -> Facts:
             ),
         )
     return facts
-
-
-def name_of(facts: Facts, name: str) -> str:
-    unit = facts.units.get(name)
-    return unit.load if unit else "not-found"
 
 
 def _module(facts: Facts, action: actions.KernelModule) -> Facts:

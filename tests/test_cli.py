@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from provision import __version__, prove, run
+from provision import status as status_module
 from provision.cli import COMMANDS, INTERRUPTED, main
 from provision.cli.fleet import HERE, Result, each, report_of
 from provision.cli.options import Output, read_password
@@ -69,7 +70,7 @@ def doubles(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Any, ..
             return call
 
         for name, answer in answers.items():
-            monkeypatch.setattr(prove if name in ("verify", "status") else run, name, double(name, answer))
+            monkeypatch.setattr({"verify": prove, "status": status_module}.get(name, run), name, double(name, answer))
         return calls
 
     return install

@@ -218,7 +218,7 @@ def host_report_text(report: HostReport, look: Look = PLAIN, *, verbose: bool = 
     for notice in plan.notices if plan else ():
         out += labelled("Note", notice.message, look)
     if plan and report.timings:
-        out += labelled("Took", f"{look.dot} ".join(f"{line(t.name)} {duration(t.seconds)}" for t in report.timings), look, style="dim")
+        out += labelled("Took", f"{look.dot} ".join(f"{line(t.name)} {duration(t.seconds)}" for t in report.timings if t.seconds >= 0.05), look, style="dim")
     out += _where(report, look)
     return "\n".join(out)
 
