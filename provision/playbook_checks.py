@@ -53,6 +53,11 @@ def _check_mirrors(spec: Spec, layer: Layer) -> None:
             if getattr(mirror, key) and not mirror.url:
                 _refuse(layer, ("mirrors", name, key), f"needs `mirrors.{name}.url`: without it the vendor's own repository is used",
                         "Set the mirror's `url`, or drop this.")
+        for key in ("url", "key_url"):
+            if "@" in getattr(mirror, key):
+                # A source file is for everybody to read, and so is the command line of whoever fetches from it.
+                _refuse(layer, ("mirrors", name, key), "holds a user or password, which would stand where everybody can read it",
+                        "Write it without; put them into `/etc/apt/auth.conf.d/` on the host, which apt reads.")
 
 
 def _check_daemon(spec: Spec, layer: Layer) -> None:

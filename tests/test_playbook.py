@@ -356,13 +356,12 @@ def test_the_digest_is_of_the_values_not_of_how_they_are_written(write: Any) -> 
 
 def test_redacted_values_hold_no_credentials() -> None:
     loaded = load(None, [
-        "proxy.http=http://alice:hunter2@proxy.example:3128", "proxy.https=http://hunter2@proxy.example:3129", "mirrors.docker.url=https://bob:hunter2@mirror.example/docker",
+        "proxy.http=http://alice:hunter2@proxy.example:3128", "proxy.https=http://hunter2@proxy.example:3129",
         "docker.daemon={log-opts: {splunk-token: hunter2, splunk-url: 'https://x:hunter2@splunk.example'}}", "docker.users=alice",
     ])
     values = redacted(loaded.spec)
     assert "hunter2" not in json.dumps(values)
     assert values["proxy"]["http"] == "http://***@proxy.example:3128"
-    assert values["mirrors"]["docker"]["url"] == "https://***@mirror.example/docker"
     assert values["docker"]["daemon"]["log-opts"]["splunk-token"] == "***"
     assert values["docker"]["users"] == ["alice"]
     assert loaded.spec.proxy.http == "http://alice:hunter2@proxy.example:3128"
