@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import ROOT, Broken, progress
+from tests.lab.cache import cache_root
 from tests.lab.delay import DelayProxy
 from tests.lab.keys import lab_keys
 from tests.lab.mirror import read_mirror
@@ -57,8 +58,9 @@ class Line:
 
 
 def mlhost_env() -> Mapping[str, str]:
-    """The environment for mlhost: no agent, no display settings, this checkout."""
-    return {"MLHOST_BOOTSTRAPPED": "1", "SSH_AUTH_SOCK": "", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    """The environment for mlhost: no agent, no display settings, this checkout, and compiled modules kept as Python does by default."""
+    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache_root() / "compiled")}
+    return {"MLHOST_BOOTSTRAPPED": "1", "SSH_AUTH_SOCK": "", "NO_COLOR": "1", "PYTHONPATH": str(ROOT), **compiled}
 
 
 @contextlib.contextmanager

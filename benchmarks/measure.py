@@ -77,7 +77,7 @@ def rounds(cases: Sequence[Case], repeats: int, warmups: int = 1, quiet: bool = 
     return found
 
 
-def wait_for_quiet(patience: float = 20.0) -> None:
+def wait_for_quiet(patience: float = 10.0) -> None:
     """Wait a while for the machine to have nothing else to do; go on anyway afterwards (the load is part of the result)."""
     end = time.monotonic() + patience
     while others_busy() > QUIET_LOAD and time.monotonic() < end:

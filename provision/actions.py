@@ -5,10 +5,8 @@ Every kind knows its undo through `provision.render`; what was really changed is
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Union
-
-from provision.values import dataclass
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,31 @@ class AptRepository:
 
 
 @dataclass(frozen=True)
+class RpmRepository:
+    """One repository file for dnf, yum, tdnf or zypper: at `path` (in /etc/yum.repos.d or /etc/zypp/repos.d) with exactly `text`, and its key.
+
+    `name` is the repository's id, the one section of `text` that is fetched; `text` asks for signatures (`gpgcheck=1` or `repo_gpgcheck=1`) and
+    names the key's own path, as `gpgkey=file://…`. The key's file is written and given to `rpm --import` after the controller has compared it.
+    `key` None: the system trusts the key already, and `text` says where it lies. `obsolete`, `edits` and `check_url` are as for apt.
+    """
+
+    name: str
+    path: str
+    text: str
+    key: Key | None
+    obsolete: tuple[str, ...] = ()
+    edits: tuple[tuple[str, str], ...] = ()
+    check_url: str = ""
+
+
+@dataclass(frozen=True)
 class Package:
-    """A package and the version asked for: "" any, an exact version, or a prefix ending in `*` (apt's own pattern)."""
+    """A package and the version asked for: "" any, an exact version, or a prefix ending in `*` (apt's own pattern).
+
+    For rpm the version is `EPOCH:VERSION-RELEASE`; without the epoch (`29.7.2-1.el9`, `580.105.*`) any epoch fits, and an exact one may go without
+    the release. Every manager gets it in its own way of speaking, zypper the newest version offered that fits. `@NAME` is the version of the
+    installed package NAME up to its first `_`: what a kernel module's package made for one driver says of that driver.
+    """
 
     name: str
     version: str = ""
@@ -49,16 +70,28 @@ class Package:
 
 @dataclass(frozen=True)
 class Packages:
-    """Packages to be installed, and packages to be removed first (never purged), in one transaction."""
+    """Packages to be installed, and packages to be removed (never purged), in one transaction that removes nothing that is not named.
+
+    What follows is for rpm alone: `modules` are streams of dnf modules (`nvidia-driver:580-open`) that are reset and enabled first, and put back
+    if the transaction fails; `allow_erasing` lets the manager look for solutions that remove packages, of which still only those in `remove` may
+    go (without it they are looked for where `remove` names an installed one); `disable_repositories` are ids left out of this transaction.
+    """
 
     install: tuple[Package, ...]
     remove: tuple[str, ...] = ()
     recommends: bool = False
+    modules: tuple[str, ...] = ()
+    allow_erasing: bool = False
+    disable_repositories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Hold:
-    """Packages the package manager must not change by itself (`apt-mark hold`)."""
+    """Packages the package manager must not change by itself.
+
+    By `apt-mark hold`, `dnf versionlock` (a plugin before dnf 5, which has to be installed), `yum versionlock` (likewise), `zypper addlock`, or a
+    file of ours in /etc/tdnf/locks.d. With dnf and yum the lock is on the version that is installed then.
+    """
 
     packages: tuple[str, ...]
 
@@ -159,7 +192,7 @@ class Command:
 
 
 Action = Union[
-    AptRepository, Packages, Hold, File, JsonMerge, Service, KernelModule, GroupMember, Mount, Smoke, Reboot, Command
+    AptRepository, RpmRepository, Packages, Hold, File, JsonMerge, Service, KernelModule, GroupMember, Mount, Smoke, Reboot, Command
 ]
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from provision.model import AptSource
-from provision.values import dataclass
 
 _WRITTEN_BY = "# Written by mlhost; changes made here are replaced by its next run."
 # What apt takes for a no in `Enabled` (apt-pkg StringToBool).

@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from provision import catalog_systems
+from provision import catalog_platform, catalog_systems
 from provision.errors import Unsupported
 from provision.rows import (
     Branch,
@@ -23,6 +23,9 @@ from provision.rows import (
     FabricPackages,
     Generation,
     GpuModel,
+    Image,
+    Instance,
+    Kernel,
     Platform,
     Repository,
     Row,
@@ -41,7 +44,7 @@ else:
 __all__ = ["Branch", "Catalog", "DriverPackages", "FabricPackages", "Generation", "GpuModel", "Platform", "Repository", "load", "version_key"]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _packaged(name: str) -> dict[str, Any]:
     data = pkgutil.get_data("provision", f"data/{name}.toml")
     if data is None:  # only a loader that cannot read data answers so
@@ -49,76 +52,39 @@ def _packaged(name: str) -> dict[str, Any]:
     return tomllib.loads(data.decode("utf-8"))
 
 
-def load(read: Callable[[str], dict[str, Any]] = _packaged) -> Catalog:
-    """The catalog. `read` gives the parsed content of a data file by its name without ".toml"; the default reads the packaged ones."""
-    return Catalog(read)
+packaged = _packaged
+"""The parsed content of a packaged data file by its name without ".toml"; shared, so not to be changed."""
+
+
+def load(read: Callable[[str], dict[str, Any]] = _packaged, enable_all: bool = False) -> Catalog:
+    """The catalog. `read` gives the parsed content of a data file by its name without ".toml"; the default reads the packaged ones.
+
+    With `enable_all` the systems count as set up that this release leaves for later (`later` in distros.toml).
+    """
+    return Catalog(read, enable_all)
 
 
 class Catalog:
     """Answers about the world. What finds nothing returns None; `platform` raises Unsupported, a name that is in no row KeyError."""
 
-    def __init__(self, read: Callable[[str], dict[str, Any]]) -> None:
+    def __init__(self, read: Callable[[str], dict[str, Any]], enable_all: bool = False) -> None:
         self._read = read
+        self._enable_all = enable_all
 
     # ------------------------------------------------------------ systems
 
     def platform(self, os: OsRelease, arch: str) -> Platform:
         """The platform of a system, from its os-release and `uname -m`. Raises Unsupported (exit code 5) naming the nearest supported system."""
-        distros = self._distros
+        apt = self._read("distros")
+        found = catalog_systems.exact(apt, os)
+        ready = found is not None and (self._enable_all or f"{found['id']}:{found['version']}" not in apt.get("later", ()))
+        distros = apt if ready else self._distros  # most machines need no look at the file of the others
         row, derivative = catalog_systems.identify(distros, os)
-        machine = next((entry for entry in distros["arch"] if entry["machine"] == arch), None)
-        if machine is None:
-            known = ", ".join(entry["machine"] for entry in distros["arch"])
-            raise Unsupported(f"The architecture {arch!r} is not supported.", f"mlhost knows {known}.")
-        base = catalog_systems.base_of(distros, row)
-        release = f"{base['name']} {row['version']}"
-        cuda_arch = machine.get("cuda", "")
-        has_cuda = cuda_arch in row.get("cuda_arches", ())
-        first, last = row.get("cuda_branches", ("", ""))
-        return Platform(
-            id=os.id.lower(),
-            name=os.pretty_name or release,
-            version=os.version_id or row["version"],
-            codename=row["codename"],
-            family=base["family"],
-            arch=arch,
-            deb_arch=row.get("deb_arch", machine["deb"]),
-            base_id=base["id"],
-            base_version=row["version"],
-            derivative_of=release if derivative else "",
-            deb822=row["deb822"],
-            apt=row["apt"],
-            docker_tree=row["docker_tree"] if machine.get("docker") else "",
-            docker_suite=row["docker_suite"],
-            docker_version_suffix=row["docker_version_suffix"],
-            docker_frozen=row.get("docker_frozen", False),
-            docker_remove=tuple(base["docker_remove"]),
-            distro_docker_packages=tuple(row["distro_docker"]),
-            distro_docker_version=row["distro_docker_version"],
-            distro_docker_remove=tuple(base["distro_docker_remove"]),
-            toolkit=bool(machine.get("toolkit")) and "deb_arch" not in row,
-            cuda=row["cuda"] if has_cuda else "",
-            cuda_arch=cuda_arch if has_cuda else "",
-            cuda_key=row["cuda_key"] if has_cuda else "",
-            cuda_first=first,
-            cuda_last=last,
-            driver_sources=tuple(base["driver_sources"]),
-            components=tuple(row["components"]),
-            nonfree=base["nonfree"],
-            distro_driver=row["distro_driver"],
-            kernel_flavor_pattern=base["kernel_flavor"],
-            headers=tuple(base["headers"]),
-            headers_meta=base["headers_meta"],
-            initramfs=base["initramfs"],
-            initramfs_update=base["initramfs_update"],
-            init=base["init"],
-            python3=row["python3"],
-            eol=row["eol"],
-        )
+        return catalog_platform.platform(distros, row, derivative, os, arch)
 
     def environment(self, name: str) -> Unsupported:
         """The error to raise for a surrounding that forbids everything: wsl, container, ostree, readonly, tegra. KeyError for another name."""
-        row = {entry["id"]: entry for entry in self._distros["environment"]}[name]
+        row = {entry["id"]: entry for entry in self._read("distros")["environment"]}[name]
         return Unsupported(f"This is {row['name']}: it {row['why']}.", row["fix"])
 
     @property
@@ -126,55 +92,30 @@ class Catalog:
         """Every system that is set up, for the table of supported systems."""
         return tuple(MappingProxyType(row) for row in self._distros["system"])
 
+    @property
+    def waiting(self) -> tuple[Row, ...]:
+        """Every system that has a row and is not set up by this release."""
+        return tuple(MappingProxyType(row) for row in self._distros["waiting"])
+
+    @property
+    def refused(self) -> tuple[Row, ...]:
+        """Every system that is recognised and refused: id, versions where only some are, name, why, fix."""
+        return tuple(MappingProxyType(row) for row in self._distros["refused"])
+
+    @property
+    def derivatives(self) -> tuple[Row, ...]:
+        """Every derivative that is set up as the release it is made from."""
+        return tuple(MappingProxyType(row) for row in self._distros["derivative"])
+
     @cached_property
     def _distros(self) -> dict[str, Any]:
-        return self._read("distros")
+        return catalog_systems.joined(self._read("distros"), self._read("distros_rpm"), self._enable_all)
 
     # ------------------------------------------------------------ repositories
 
     def repository(self, name: str, platform: Platform) -> Repository | None:
-        """The vendor's repository (docker, toolkit, cuda) as this platform uses it, or None where the vendor does not serve it."""
-        data = self._read("repositories")
-        row = next((r for r in data["repository"] if r["name"] == name and r["family"] == platform.family), None)
-        served = {"docker": bool(platform.docker_tree), "toolkit": platform.toolkit, "cuda": bool(platform.cuda)}
-        if row is None or not served[name]:
-            return None
-        values = {
-            "tree": platform.docker_tree,
-            "suite": platform.docker_suite,
-            "deb_arch": platform.deb_arch,
-            "cuda": platform.cuda,
-            "cuda_arch": platform.cuda_arch,
-            "key": platform.cuda_key,
-        }
-        fingerprints = row["fingerprints"]
-        if name == "cuda":
-            fingerprints = [key["fingerprint"] for key in data["key"] if key["file"] == platform.cuda_key]
-        uri = filled(row["uri"], values)
-        return Repository(
-            name=name,
-            title=row["title"],
-            base=row["base"],
-            uri=uri,
-            suite=filled(row["suite"], values),
-            components=tuple(row["components"]),
-            architectures=(platform.deb_arch,),
-            key_url=filled(row["key_url"], values),
-            key_path=filled(row["key_path"], values),
-            fingerprints=tuple(fingerprints),
-            source_path=filled(row["source_path"], values),
-            index_url=f"{uri}/{filled(row['index'], values)}",
-            hosts=tuple(row["hosts"]),
-            packages=tuple(row["packages"]),
-            epoch=row.get("epoch", ""),
-            minimum=row.get("minimum", ""),
-            newest=row.get("newest", ""),
-            avoid=tuple(row.get("avoid", ())),
-            legacy_sources=_fill(row["legacy_sources"], values),
-            legacy_keys=tuple(row["legacy_keys"]),
-            legacy_packages=tuple(row.get("legacy_packages", ())),
-            obsolete_fingerprints=tuple(row.get("obsolete_fingerprints", ())),
-        )
+        """The repository (docker, toolkit, cuda, epel, microsoft) as this platform uses it, or None where the vendor does not serve it."""
+        return catalog_platform.repository(self._read("repositories"), name, platform)
 
     # ------------------------------------------------------------ GPUs
 
@@ -191,17 +132,19 @@ class Catalog:
         vendor, _, sub = (subsystem or "").lower().rpartition(":")
         slices = [r for r in self._gpus["vgpu"] if r["device"] == device and _hex(sub) in r["subsystems"]]
         vgpu = bool(slices) and vendor in ("", "10de", "0x10de")
+        board = next((r for r in self._gpus["board"] if r["device"] == device and _hex(sub) == r["subsystem"]), None)
         title = f"{'' if generation == 'unknown' else kind.title + ' '}GPU (10de:{device})"
         flags = row[3].split() if len(row) > 3 else []
         return GpuModel(
             device_id=device,
-            name="NVIDIA " + (slices[0]["name"] if vgpu else row[1] if row else title),
+            name="NVIDIA " + (slices[0]["name"] if vgpu else board["name"] if board else row[1] if row else title),
             generation=generation,
             vgpu=vgpu,
             open_only=kind.flavors == ("open",) or "open" in flags,
             min_driver=row[2] if len(row) > 2 else "",
             nvlink5="nvlink5" in flags,
             grace="grace" in flags,
+            tegra="tegra" in flags,
         )
 
     def is_nvswitch(self, device_id: str) -> bool:
@@ -250,8 +193,19 @@ class Catalog:
 
     def kernel_flavor(self, platform: Platform, kernel_release: str) -> str:
         """The flavour in a kernel release ("aws" in 6.8.0-1021-aws, "cloud-amd64" in 6.1.0-37-cloud-amd64), "" for a foreign kernel."""
+        if platform.family != "debian":
+            found = self.kernel(platform, kernel_release)
+            return found.flavor if found else ""
         match = re.search(platform.kernel_flavor_pattern, kernel_release)
         return match[1] if match else ""
+
+    def kernel(self, platform: Platform, kernel_release: str) -> Kernel | None:
+        """What building modules for a kernel takes, by `uname -r`; None for a kernel that is not the system's own."""
+        if platform.family == "debian":
+            flavor = self.kernel_flavor(platform, kernel_release)
+            values = {"kernel": kernel_release, "kernel_flavor": flavor}
+            return Kernel(flavor, _fill(platform.headers, values), filled(platform.headers_meta, values)) if flavor else None
+        return catalog_platform.kernel(platform, kernel_release)
 
     def driver_packages(
         self, platform: Platform, source: str, branch: str, flavor: str, kernel_release: str, *, version: str = "", image: str = ""
@@ -264,6 +218,8 @@ class Catalog:
         row = self._driver_row(platform, source, branch, flavor)
         if row is None:
             return None
+        if platform.family != "debian":
+            return catalog_platform.rpm_driver(row, platform, self.kernel(platform, kernel_release), kernel_release, branch, version)
         kernel_flavor = self.kernel_flavor(platform, kernel_release)
         prebuilt = self._drivers["prebuilt"]
         suffix = image[len("linux-image-") :] if image.startswith("linux-image-") else ""
@@ -316,7 +272,7 @@ class Catalog:
 
         With `nvlink5` also what B200 and B300 systems need besides.
         """
-        for row in self._drivers["fabric"]:
+        for row in self._driver_rows(platform)["fabric"]:
             fits = row["source_name"] == source and row["base"] in ("*", platform.base_id) and (source != "cuda" or platform.cuda)
             if fits and int(row["first"]) <= int(branch) <= int(row["last"] or branch):
                 values = {"branch": branch, "version": version}
@@ -333,11 +289,14 @@ class Catalog:
             first, last = platform.cuda_first, platform.cuda_last or branch
             if not platform.cuda or not int(first) <= int(branch) <= int(last):
                 return None
-        for row in self._drivers["packages"]:
+        for row in self._driver_rows(platform)["packages"]:
             same = (row["source_name"], row["flavor"]) == (source, flavor) and branch in row["branches"]
-            if same and platform.base in row["systems"] and platform.deb_arch in row["arches"]:
+            if same and platform.base in row["systems"] and platform.package_arch in row["arches"]:
                 return dict(row)
         return None
+
+    def _driver_rows(self, platform: Platform) -> dict[str, Any]:
+        return self._drivers if platform.family == "debian" else self._read("drivers_rpm")
 
     @cached_property
     def _drivers(self) -> dict[str, Any]:
@@ -368,6 +327,26 @@ class Catalog:
                 if all(fnmatch.fnmatchcase(dmi.get(key, "").strip(), pattern) for key, pattern in match.items()):
                     return str(row["id"])
         return None
+
+    def instance(self, cloud: str, instance_type: str) -> Instance | None:
+        """What a cloud's instance type ("g6f.large", "Standard_NV6ads_A10_v5") says of its accelerators; None for one that is in no row."""
+        names = ("cloud", "gpu", "vendor", "driver", "count", "nvswitch", "arch", "note")
+        for row in self._read("instances")["instance"]:
+            if row["cloud"] == cloud and any(fnmatch.fnmatchcase(instance_type.lower(), p.lower()) for p in row["types"]):
+                return Instance(**{name: row[name] for name in names})
+        return None
+
+    def image(self, exists: Callable[[str], bool], pretty_name: str = "") -> Image | None:
+        """The official GPU image a machine was made from, by files on it (`exists` answers for a path) or its os-release name; None for none known."""
+        for row in self._read("instances")["image"]:
+            if any(exists(path) for path in row["paths"]) or any(fnmatch.fnmatchcase(pretty_name, p) for p in row["pretty"]):
+                return Image(row["id"], row["name"], tuple(row["clouds"]), tuple(row["has"]), row["note"])
+        return None
+
+    @property
+    def image_paths(self) -> tuple[str, ...]:
+        """The paths whose existence `image` asks for."""
+        return tuple(path for row in self._read("instances")["image"] for path in row["paths"])
 
 
 def _fill(templates: Iterable[str], values: Mapping[str, str]) -> tuple[str, ...]:

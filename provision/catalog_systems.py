@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,32 @@ if TYPE_CHECKING:
     from provision.model import OsRelease
 
 Distros = Mapping[str, Any]
+FAMILIES = ("debian", "rhel", "suse")
+
+
+def joined(apt: Distros, rpm: Distros, enable_all: bool) -> dict[str, Any]:
+    """The rows of both files as one. What is for later stands under "waiting"; a row of an rpm system has its base's values too."""
+    later = () if enable_all else tuple(apt.get("later", ()))
+    whole = {**apt, **{name: [*apt[name], *rpm[name]] for name in ("base", "refused")}}
+    rows = [*apt["system"], *({**base_of(whole, row), **row} for row in rpm["system"])]
+    waits = [base_of(whole, row)["family"] in later or f"{row['id']}:{row['version']}" in later for row in rows]
+    whole["system"] = [row for row, wait in zip(rows, waits) if not wait]
+    whole["waiting"] = [row for row, wait in zip(rows, waits) if wait]
+    # A row of [[later_refused]] refuses only while its family is for later; afterwards what it names is just not known.
+    whole["later_refused"] = [row for row in apt["later_refused"] if row["family"] in later]
+    return whole
+
+
+def exact(distros: Distros, os: OsRelease) -> Row | None:
+    """The row of a system by its id and version."""
+    identity = os.id.lower()
+    return next((row for row in distros["system"] if row["id"] == identity and _same(row, os.version_id)), None)
+
+
+def _same(row: Row, version: str) -> bool:
+    if row.get("match") != "major":
+        return bool(row["version"] == version)
+    return version.split(".", 1)[0] == row["version"] and version_key(version) >= version_key(row.get("minimum", ""))
 
 
 def identify(distros: Distros, os: OsRelease) -> tuple[Row, Row | None]:
@@ -22,9 +49,9 @@ def identify(distros: Distros, os: OsRelease) -> tuple[Row, Row | None]:
     """
     systems: list[Row] = distros["system"]
     identity = os.id.lower()
-    for row in systems:
-        if row["id"] == identity and row["version"] == os.version_id:
-            return row, None
+    row = exact(distros, os)
+    if row is not None:
+        return row, None
     _refuse(distros, os)
     own = [row for row in systems if row["id"] == identity]
     if own:
@@ -38,10 +65,11 @@ def identify(distros: Distros, os: OsRelease) -> tuple[Row, Row | None]:
 
 def supported(distros: Distros) -> str:
     """The sentence that lists what is supported."""
-    parts = []
-    for base in distros["base"]:
-        versions = [row["version"] for row in distros["system"] if row["id"] == base["id"]]
-        parts.append(f"{base['name']} {', '.join(versions)}")
+    versions: dict[str, list[str]] = {}
+    for row in distros["system"]:
+        if "deb_arch" not in row:
+            versions.setdefault(_called(distros, row), []).append(row["version"])
+    parts = [f"{name} {', '.join(found)}" for name, found in versions.items()]
     names = [row["name"] for row in distros["derivative"]]
     return f"Supported are {'; '.join(parts)}; and {', '.join(names)} of the same age."
 
@@ -76,9 +104,10 @@ def _refuse(distros: Distros, os: OsRelease) -> None:
     )
     if row is None:
         # A derivative of a base that is set up is not refused for what else it says it is like.
-        ours = {base["id"] for base in distros["base"]} & {identity, *likes}
-        rows = () if ours else (*distros["later"], *distros["refused"])
+        ours = {"debian", "ubuntu"} & {identity, *likes}
+        rows = () if ours else (*distros["later_refused"], *distros["refused"])
         row = next((r for r in rows if _matches(r, identity, os.platform_id, likes)), None)
+        row = row or next((r for r in distros["later_refused"] if identity in r["ids"] and os.version_id in r.get("versions", ())), None)
     if row is not None:
         raise Unsupported(f"{_name(os)} {row['why']}.", f"{row['fix']} {supported(distros)}")
 
@@ -96,9 +125,14 @@ def _name(os: OsRelease) -> str:
     return os.pretty_name or f"{os.id or 'This system'} {os.version_id or os.codename}".strip()
 
 
+def _called(distros: Distros, row: Row) -> str:
+    """The name of a system without its version."""
+    own = base_of(distros, row)["name"] if row["id"] in ("debian", "ubuntu") else row["id"].capitalize()
+    return str(row.get("name", own))
+
+
 def _title(distros: Distros, row: Row) -> str:
-    name = base_of(distros, row)["name"] if "base" not in row else row["id"].capitalize()
-    return f"{name} {row['version']}"
+    return f"{_called(distros, row)} {row.get('minimum') or row['version']}"
 
 
 def _alike(distros: Distros, os: OsRelease) -> str:
@@ -108,6 +142,11 @@ def _alike(distros: Distros, os: OsRelease) -> str:
     newest = {row["id"]: row for row in distros["system"]}
     names = {row["id"]: str(row["name"]) for row in distros["derivative"]}
     names.update({key: _title(distros, row) for key, row in newest.items()})
+    # What a clone is built against says more than what it says it is like: Nobara is like rhel, and is Fedora.
+    kind = re.match(r"platform:(el|f)(\d+)$", os.platform_id)
+    relatives = [row for row in distros["system"] if kind and row["id"] == {"el": "rocky", "f": "fedora"}[kind[1]]]
+    if kind and relatives:
+        return _title(distros, _nearest(relatives, kind[2]))
     for word in (os.id.lower(), *os.id_like):
         for close in difflib.get_close_matches(word, names, 1):
             return names[close]

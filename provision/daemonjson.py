@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-
-from provision.values import dataclass
 
 PATH = "/etc/docker/daemon.json"
 
@@ -70,13 +69,23 @@ def parse(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text.lstrip("\ufeff"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        hint = " (JSON has no comments)" if error.doc[error.pos : error.pos + 1] in ("/", "#") else ""
-        raise Malformed(f"line {error.lineno}, column {error.colno}: {error.msg}{hint}") from None
+        raise Malformed(_where(error)) from None
     except RecursionError:
         raise Malformed("it is nested too deeply") from None
     if not isinstance(value, dict):
         raise Malformed(f"it holds a {type(value).__name__}, not an object")
     return value
+
+
+def _where(error: json.JSONDecodeError) -> str:
+    """The line and what is wrong there, in words of our own: Python's differ from version to version, and so does the place they name."""
+    before, after = error.doc[: error.pos + 1].rstrip(), error.doc[error.pos :].lstrip(" \t\r\n,")
+    if after[:1] in ("}", "]") and before.rstrip("}]").rstrip().endswith(","):
+        comma = before.rindex(",")
+        return f"line {error.doc.count(chr(10), 0, comma) + 1}: a comma before a closing bracket is not JSON"
+    if error.doc[error.pos : error.pos + 1] in ("/", "#"):
+        return f"line {error.lineno}: JSON has no comments"
+    return f"line {error.lineno}: this is not JSON"
 
 
 def _no_constant(name: str) -> Any:

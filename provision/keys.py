@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from provision import openpgp
-from provision.actions import AptRepository, Key
+from provision.actions import AptRepository, Key, RpmRepository
 from provision.errors import Failed
 from provision.model import CHANGE, Plan
 
@@ -19,9 +19,12 @@ class KeyMismatch(Failed):
     """What was served as a signing key is not the pinned one."""
 
 
+SIGNED = (AptRepository, RpmRepository)
+
+
 def needed(plan: Plan) -> tuple[Key, ...]:
     """The keys that carrying the plan out needs and that it does not hold yet."""
-    found = (i.action.key for i in plan.items if i.state == CHANGE and isinstance(i.action, AptRepository) and i.action.key)
+    found = (i.action.key for i in plan.items if i.state == CHANGE and isinstance(i.action, SIGNED) and i.action.key)
     return tuple(dict.fromkeys(key for key in found if not key.text))
 
 
@@ -68,7 +71,7 @@ def store(key: Key, text: bytes, cache: Path) -> None:
 
 
 def armoured(text: bytes) -> bytes:
-    """The key as armoured text, which is what apt takes a file named .asc for. The checksum, optional in the format, is left out."""
+    """The key as armoured text, which is what apt takes a file named .asc for, and rpm any. The checksum, optional in the format, is left out."""
     if not text[:1] or not text[0] & 0x80:
         return text
     lines = base64.encodebytes(text).replace(b"\n", b"")
@@ -81,7 +84,7 @@ def attach(plan: Plan, texts: Mapping[Key, bytes]) -> Plan:
     items = []
     for item in plan.items:
         action = item.action
-        if isinstance(action, AptRepository) and action.key is not None and action.key in texts:
+        if isinstance(action, SIGNED) and action.key is not None and action.key in texts:
             key = replace(action.key, text=armoured(texts[action.key]))
             items.append(replace(item, action=replace(action, key=key)))
         else:

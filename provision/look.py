@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from provision.errors import ProbeFailed
 from provision.probe import probe_args, probe_script
-from provision.values import dataclass
 from provision.watched import watched, watched_disks
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from provision.playbook import Loaded
     from provision.progress import Progress
     from provision.spec import Spec
-    from provision.transport import Transport
+    from provision.transport import RunResult, Transport
 
 PROBE_TIMEOUT = 180.0
 
@@ -42,7 +41,7 @@ class RunOptions:
     """What the user allows. `reboot`: ask, allow, never. `ask` puts a question to the user; None where nobody is there to answer.
 
     `timeout` bounds one stage, in seconds. `self_command` starts the same run again after a reboot of this machine. `offline` asks
-    no source whether it can be reached.
+    no source whether it can be reached. `first` is a look at the host that is under way already.
     """
 
     yes: bool = False
@@ -54,6 +53,7 @@ class RunOptions:
     self_command: tuple[str, ...] = ()
     cache: Path = field(default_factory=_cache)
     steps: Sequence[Step] = ()
+    first: Looking | None = None
 
 
 @lru_cache(maxsize=1)
@@ -68,12 +68,57 @@ def _read_ahead() -> None:
     import provision.report.text  # noqa: F401
 
 
-def observe(transport: Transport, spec: Spec, steps: Sequence[Step] = ()) -> tuple[bytes, Facts]:
-    """Run the probe: one connection, one command. Returns the raw capture and the facts. Raises ProbeFailed, Unreachable, SudoError kinds."""
+@dataclass(frozen=True)
+class _Answer:
+    """What a host said to the probe with this mark."""
+
+    mark: str
+    result: RunResult
+
+
+def _ask(transport: Transport, spec: Spec, steps: Sequence[Step]) -> _Answer:
     mark = secrets.token_hex(8)
     args = probe_args(mark, asked_at=int(time.time()), paths=watched(spec, steps), disks=watched_disks(spec))
+    return _Answer(mark, transport.run(probe_script(), *args, sudo=True, timeout=PROBE_TIMEOUT))
+
+
+class Looking:
+    """A probe that runs in the background from now on; until it is taken, the transport is not to be used for anything else."""
+
+    def __init__(self, transport: Transport, spec: Spec, steps: Sequence[Step] = ()) -> None:
+        self._ask: Callable[[], _Answer] = lambda: _ask(transport, spec, steps)
+        self._answer: _Answer | None = None
+        self._problem: BaseException | None = None
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._answer = self._ask()
+        except BaseException as problem:  # handed to the thread that waits
+            self._problem = problem
+
+    def take(self) -> _Answer | None:
+        """Wait for the answer, or raise what went wrong. Once; then None: a host changes, and who looks again wants to see that."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return None
+        thread.join()
+        if self._problem is not None:
+            raise self._problem
+        return self._answer
+
+
+def observe(
+    transport: Transport, spec: Spec, steps: Sequence[Step] = (), first: Looking | None = None
+) -> tuple[bytes, Facts]:
+    """Run the probe: one connection, one command. Returns the raw capture and the facts. Raises ProbeFailed, Unreachable, SudoError kinds.
+
+    `first` is a look at the same host for the same spec that was begun before.
+    """
     threading.Thread(target=_read_ahead, daemon=True).start()
-    result = transport.run(probe_script(), *args, sudo=True, timeout=PROBE_TIMEOUT)
+    answer = (first.take() if first else None) or _ask(transport, spec, steps)
+    mark, result = answer.mark, answer.result
     from provision.capture import split
     from provision.facts import parse
 
@@ -110,7 +155,7 @@ def plan_of(
 ) -> tuple[Facts, Plan]:
     """Look at the host and decide. Where something is to be fetched, the host is asked whether it can reach the sources, and the plan made with that."""
     progress.stage(transport.name, "looking")
-    _, facts = observe(transport, loaded.spec, options.steps)
+    _, facts = observe(transport, loaded.spec, options.steps, options.first)
     return decide(transport, facts, loaded.spec, catalog, options, progress)
 
 

@@ -6,10 +6,11 @@ In Facts `None` means *unknown* (not readable, not asked), never *absent*; absen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from provision.actions import Action
-from provision.values import dataclass
+from provision.sources import AptSource as AptSource  # noqa: PLC0414 - they are part of the model
+from provision.sources import RpmSource as RpmSource  # noqa: PLC0414
 
 # ---------------------------------------------------------------- capture
 
@@ -144,21 +145,6 @@ class Package:
 
 
 @dataclass(frozen=True)
-class AptSource:
-    """One entry of one apt source file (a deb822 paragraph or a one-line entry), enabled or not."""
-
-    path: str
-    deb822: bool
-    types: tuple[str, ...]
-    uris: tuple[str, ...]
-    suites: tuple[str, ...]
-    components: tuple[str, ...]
-    signed_by: str = ""
-    architectures: tuple[str, ...] = ()
-    enabled: bool = True
-
-
-@dataclass(frozen=True)
 class Unit:
     """A systemd unit. `load` is loaded, not-found, masked …; `active` active, inactive, failed …; `enabled` enabled, disabled, static, …"""
 
@@ -272,6 +258,16 @@ class Facts:
     apt_source_texts: Mapping[str, str] = field(default_factory=dict)
     keyrings: Mapping[str, bytes] = field(default_factory=dict)
     apt_proxy: str = ""
+    managers: tuple[str, ...] = ()
+    rpm_sources: tuple[RpmSource, ...] = ()
+    rpm_source_texts: Mapping[str, str] = field(default_factory=dict)
+    rpm_keys: tuple[str, ...] = ()
+    modules: Mapping[str, str] = field(default_factory=dict)
+    releasever: str = ""
+    initramfs: str = ""
+    selinux: str | None = ""
+    firewalls: tuple[str, ...] = ()
+    instance: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, Unit] = field(default_factory=dict)
     locks: tuple[Lock, ...] = ()
     cloud_init: str = ""

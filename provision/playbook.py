@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,6 @@ from provision.playbook_schema import Setting, advice, children, settings
 from provision.playbook_values import convert
 from provision.playbook_yaml import NULL, STR, Map, Node, Scalar, Seq, show
 from provision.spec import Spec
-from provision.values import dataclass
 
 DEFAULT = "gpu-host"
 MAX_EXTENDS = 8

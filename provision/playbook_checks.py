@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from provision.errors import UsageError
 from provision.spec import Mirror, Spec
-from provision.values import dataclass
 
 
 @dataclass(frozen=True)

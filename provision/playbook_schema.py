@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
 from provision.spec import Spec
-from provision.values import dataclass
 
 Path = tuple[str, ...]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Union
 
 import yaml
 
 from provision.errors import UsageError
-from provision.values import dataclass
 
 MAX_BYTES = 1024 * 1024
 MAX_NODES = 10_000
@@ -37,6 +37,8 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Seq:
+    """A list."""
+
     items: tuple[Node, ...]
     where: str
 

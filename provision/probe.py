@@ -26,12 +26,14 @@ def probe_args(
     disks: Iterable[str] = (),
     packages: Iterable[str] = (),
     deep: bool = False,
+    metadata: bool = True,
 ) -> tuple[str, ...]:
     """The positional parameters of the script.
 
     `mark` is a random word that no text on the host can know; `root` an unpacked system to read instead of the live one, whose
     architecture `arch` states as `uname -m` does; `asked_at` the controller's clock in seconds; `paths`, `disks` and `packages` are
-    those the plan will ask about; `deep` adds logs for a diagnosis. Raises UsageError for a path that is not absolute or holds a newline,
+    those the plan will ask about; `deep` adds logs for a diagnosis; without `metadata` no cloud's
+    metadata service is asked. Raises UsageError for a path that is not absolute or holds a newline,
     ValueError for a mark that is not a word.
     """
     if not mark.isalnum() or not mark.isascii() or len(mark) > 64:
@@ -52,4 +54,6 @@ def probe_args(
         args += ["--package", name]
     if deep:
         args.append("--deep")
+    if not metadata:
+        args.append("--no-metadata")
     return tuple(args)

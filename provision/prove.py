@@ -27,7 +27,7 @@ def verify(transport: Transport, loaded: Loaded, catalog: Catalog, options: RunO
     try:
         began = time.monotonic()
         progress.stage(transport.name, "looking")
-        _, facts = observe(transport, loaded.spec, options.steps)
+        _, facts = observe(transport, loaded.spec, options.steps, options.first)
         clock.add("look", began)
         decided = plan(facts, loaded.spec, catalog, options.steps)
         report = _judged(transport, decided, progress, clock)

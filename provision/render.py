@@ -6,18 +6,17 @@ Each kind of action is a check and a change made of calls to the functions in `p
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Callable, Sequence
-from importlib import resources
+from dataclasses import dataclass
 from typing import Any
 
-from provision import actions
-from provision.errors import Failed
+from provision import actions, render_rpm, shtext
 from provision.model import CHANGE, Item, Plan
 from provision.sh import Sh, join, template
-from provision.values import dataclass
+from provision.shtext import Bodies, RenderError
+
+__all__ = ["LOCK_WAIT", "REBOOT_NEEDED", "REBOOT_NOW", "RenderError", "rollback", "smoke_script", "stage"]
 
 LOCK_WAIT = 600
 """How long a script waits for other package work on the host, in seconds."""
@@ -27,22 +26,9 @@ REBOOT_NOW, REBOOT_NEEDED = 75, 76
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*(:[a-z0-9-]+)?", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9.+:~-]+\*?|\*", re.ASCII)
+_APT = ("others", "apt")
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]+", re.ASCII)
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-
-
-class RenderError(Failed):
-    """A value cannot become part of a script."""
-
-
-@dataclass(frozen=True)
-class _Bodies:
-    """What an action becomes: the bodies of its check and its change, and the fragments that they call."""
-
-    check: Sh
-    change: Sh
-    fragments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,19 +52,20 @@ def stage(plan: Plan, *, run_id: str, proxy: str = "", no_proxy: str = "", lock_
     if not _RUN.fullmatch(run_id):
         raise RenderError(f"{run_id!r} is not a run id.", "Use letters, digits, dots, dashes and underscores.")
     items = _items_of_stage(plan)
-    bodies = [_bodies(items, index, run_id) for index in range(len(items))]
+    rpm = plan.platform.family not in ("debian", "")
+    bodies = [_bodies(items, index, run_id, rpm) for index in range(len(items))]
     rendered = [
-        _Rendered(number, item.id, _line(item.why or item.id), Sh(_line(f"{item.id}: {item.why}")), body.check, body.change)
+        _Rendered(number, item.id, shtext.line(item.why or item.id), Sh(shtext.line(f"{item.id}: {item.why}")), body.check, body.change)
         for number, (item, body) in enumerate(zip(items, bodies), 1)
     ]
     fragments = list(dict.fromkeys(name for body in bodies for name in body.fragments))
-    prelude = "\n".join([_fragment("prelude.sh"), *(_fragment(f"actions/{name}.sh") for name in fragments)])
-    if "apt" in fragments:
+    prelude = "\n".join([shtext.fragment("prelude.sh"), *(shtext.fragment(f"actions/{name}.sh") for name in fragments)])
+    if "others" in fragments:
         prelude += f"\nLOCK_WAIT=${{MLHOST_LOCK_WAIT:-{int(lock_wait)}}}\n"
     return template(
         "stage.sh.j2",
-        host=Sh(_line(plan.host)),
-        host_word=_line(plan.host),
+        host=Sh(shtext.line(plan.host)),
+        host_word=shtext.line(plan.host),
         run=run_id,
         items=rendered,
         prelude=Sh(prelude),
@@ -101,22 +88,29 @@ def rollback(host: str, *, run_id: str, runs: Sequence[str] = (), lock_wait: int
             f"rollback/{name}",
             title,
             Sh(f"rollback/{name}: {title}"),
-            _body(_call(f"no_{name}")),
-            _body(_call(f"take_back_{name}")),
+            shtext.body(shtext.call(f"no_{name}")),
+            shtext.body(shtext.call(f"take_back_{name}")),
         )
         for number, (name, title) in enumerate(_ROLLBACK, 1)
     ]
-    names = ("apt", "service", "file", "group_member", "rollback")
-    prelude = "\n".join([_fragment("prelude.sh"), *(_fragment(f"actions/{name}.sh") for name in names)])
+    names = ("others", "service", "file", "group_member", "rollback")
+    prelude = "\n".join([shtext.fragment("prelude.sh"), _either(), *(shtext.fragment(f"actions/{name}.sh") for name in names)])
     return template(
         "stage.sh.j2",
-        host=Sh(_line(host)),
-        host_word=_line(host),
+        host=Sh(shtext.line(host)),
+        host_word=shtext.line(host),
         run=run_id,
         items=rendered,
         prelude=Sh(f"{prelude}\nLOCK_WAIT=${{MLHOST_LOCK_WAIT:-{int(lock_wait)}}}\n"),
-        environment=[_call("rollback_begin", *runs)],
+        environment=[shtext.call("rollback_begin", *runs)],
     )
+
+
+def _either() -> str:
+    """The functions for dpkg or for rpm, whichever keeps this host's packages: a rollback knows no plan that says so."""
+    apt, rpm = shtext.fragment("actions/apt.sh"), shtext.fragment("actions/rpm.sh")
+    database = '[ -d "$ROOT/var/lib/rpm" ] || [ -d "$ROOT/usr/lib/sysimage/rpm" ]'
+    return f'if [ ! -s "$ROOT/var/lib/dpkg/status" ] && {{ {database}; }}; then\n{rpm}\nelse\n{apt}\nfi\n'
 
 
 _ROLLBACK = (
@@ -134,9 +128,9 @@ def smoke_script(smoke: actions.Smoke, *, write_proof: bool = False) -> Sh:
 
     It changes nothing but the image it makes or pulls and, with `write_proof`, the proof in `/var/lib/mlhost`.
     """
-    prelude = "\n".join(_fragment(name) for name in ("prelude.sh", "actions/smoke.sh", "actions/verify.sh"))
+    prelude = "\n".join(shtext.fragment(name) for name in ("prelude.sh", "actions/smoke.sh", "actions/verify.sh"))
     return template(
-        "verify.sh.j2", prelude=Sh(prelude), smoke=_call("verify", "yes" if write_proof else "no", *_smoke_words(smoke))
+        "verify.sh.j2", prelude=Sh(prelude), smoke=shtext.call("verify", "yes" if write_proof else "no", *_smoke_words(smoke))
     )
 
 
@@ -150,20 +144,24 @@ def _items_of_stage(plan: Plan) -> list[Item]:
     return chosen
 
 
-def _bodies(items: Sequence[Item], index: int, run_id: str) -> _Bodies:
+def _bodies(items: Sequence[Item], index: int, run_id: str, rpm: bool) -> Bodies:
     action = items[index].action
     if isinstance(action, actions.Packages):
-        return _packages(items, index)
+        together = _together(items, index)
+        following = range(index + 2, index + 1 + len(together))
+        return render_rpm.packages(together, following) if rpm else _packages(together, following)
+    if isinstance(action, actions.Hold) and rpm:
+        return render_rpm.hold(action)
     if isinstance(action, actions.Reboot):
-        return _Bodies(_body(_call("rebooted", run_id)), _body(_call("reboot_wanted", run_id, _line(action.reason))), ("reboot",))
+        return Bodies(shtext.body(shtext.call("rebooted", run_id)), shtext.body(shtext.call("reboot_wanted", run_id, shtext.line(action.reason))), ("reboot",))
     try:
         return _KINDS[type(action)](action)
     except ValueError as error:
         raise RenderError(f"{items[index].id}: {error}.") from error
 
 
-def _apt_repository(action: actions.AptRepository) -> _Bodies:
-    path = _path(action.path)
+def _apt_repository(action: actions.AptRepository) -> Bodies:
+    path = shtext.absolute(action.path)
     checks, puts = [], []
     if action.key is not None:
         if not action.key.text:
@@ -171,106 +169,117 @@ def _apt_repository(action: actions.AptRepository) -> _Bodies:
                 f"The signing key of {action.name} has not been fetched ({action.key.url}).",
                 "Fetch and compare it before the script is made.",
             )
-        checks.append(_has(action.key.path, action.key.text, "0644", "root:root"))
-        puts.append(_put(action.key.path, "0644", "root:root", action.key.text))
-    checks.append(_has(path, action.text, "0644", "root:root"))
-    puts.append(_put(path, "0644", "root:root", action.text))
+        checks.append(shtext.has(action.key.path, action.key.text, "0644", "root:root"))
+        puts.append(shtext.put(action.key.path, "0644", "root:root", action.key.text))
+    checks.append(shtext.has(path, action.text, "0644", "root:root"))
+    puts.append(shtext.put(path, "0644", "root:root", action.text))
     if action.obsolete:
-        checks.append(_call("has_no_file", *map(_path, action.obsolete)))
-        puts.append(_call("aside", *map(_path, action.obsolete)))
+        checks.append(shtext.call("has_no_file", *map(shtext.absolute, action.obsolete)))
+        puts.append(shtext.call("aside", *map(shtext.absolute, action.obsolete)))
     for other, text in action.edits:
-        checks.append(_has(other, text))
-        puts.append(_put(other, "0644", "root:root", text))
-    checks.append(_call("apt_refreshed", path))
-    puts.append(_call("apt_refresh", path))
+        checks.append(shtext.has(other, text))
+        puts.append(shtext.put(other, "0644", "root:root", text))
+    checks.append(shtext.call("apt_refreshed", path))
+    puts.append(shtext.call("apt_refresh", path))
     undo = 'put_back || note "the old package sources could not all be put back"'
-    return _Bodies(_all(checks), _body(Sh(" &&\n        ".join([*puts, "return 0"])), Sh(undo), Sh("return 1")), ("apt",))
+    return Bodies(shtext.every(checks), shtext.body(Sh(" &&\n        ".join([*puts, "return 0"])), Sh(undo), Sh("return 1")), _APT)
 
 
-def _packages(items: Sequence[Item], index: int) -> _Bodies:
-    """One transaction for this item and for the package items that follow it directly."""
-    first = items[index].action
-    assert isinstance(first, actions.Packages)  # noqa: S101 - narrows the type, the caller looked
-    together: list[actions.Packages] = []
+def _together(items: Sequence[Item], index: int) -> list[actions.Packages]:
+    """The package items from this one on that make one transaction."""
+    found: list[actions.Packages] = []
     for item in items[index:]:
-        if not isinstance(item.action, actions.Packages) or item.action.recommends != first.recommends:
+        action = item.action
+        if not isinstance(action, actions.Packages):
             break
-        together.append(item.action)
+        if item.phase != items[index].phase:  # what another transaction needs (a package that brings a source) goes before it
+            break
+        if found and (action.recommends, action.disable_repositories) != (found[0].recommends, found[0].disable_repositories):
+            break
+        found.append(action)
+    return found
+
+
+def _packages(together: Sequence[actions.Packages], following: Sequence[int]) -> Bodies:
+    """One transaction for all of `together`; the check is of the first. `following` are the numbers of the others' items."""
+    first = together[0]
     install = list(dict.fromkeys(package for action in together for package in action.install))
     remove = list(dict.fromkeys(name for action in together for name in action.remove))
-    checks = [_call("has_package", *_package(package)) for package in first.install]
+    checks = [shtext.call("has_package", *_package(package)) for package in first.install]
     if first.remove:
-        checks.append(_call("has_no_package", *map(_name, first.remove)))
+        checks.append(shtext.call("has_no_package", *map(_name, first.remove)))
     words = ["=".join(word for word in _package(package) if word) for package in install]
-    change = _call("apt_install", "yes" if first.recommends else "no", *words, "--", *map(_name, remove))
-    numbers = " ".join(str(index + 1 + offset) for offset in range(1, len(together)))
+    change = shtext.call("apt_install", "yes" if first.recommends else "no", *words, "--", *map(_name, remove))
+    numbers = " ".join(map(str, following))
     lines = [Sh(f"{change} || return 1"), Sh(f"TOGETHER={join([numbers])}")] if numbers else [change]
-    return _Bodies(_all(checks), _body(*lines), ("apt",))
+    return Bodies(shtext.every(checks), shtext.body(*lines), _APT)
 
 
-def _hold(action: actions.Hold) -> _Bodies:
+def _hold(action: actions.Hold) -> Bodies:
     names = [_name(name) for name in action.packages]
-    return _Bodies(_body(_call("held", *names)), _body(_call("hold", *names)), ("apt",))
+    return Bodies(shtext.body(shtext.call("held", *names)), shtext.body(shtext.call("hold", *names)), _APT)
 
 
-def _file(action: actions.File) -> _Bodies:
-    path = _path(action.path)
-    reload = _call("unit_files_changed", path)
+def _file(action: actions.File) -> Bodies:
+    path = shtext.absolute(action.path)
+    reload = shtext.call("unit_files_changed", path)
     if action.content is None:
-        return _Bodies(_body(_call("has_no_file", path)), _all([_call("aside", path), reload]), ("file",))
-    mode = _mode(action.mode)
-    check = _has(path, action.content, mode, action.owner)
-    return _Bodies(_body(check), _all([_put(path, mode, action.owner, action.content), reload]), ("file",))
+        return Bodies(shtext.body(shtext.call("has_no_file", path)), shtext.every([shtext.call("aside", path), reload]), ("file",))
+    mode = shtext.octal(action.mode)
+    check = shtext.has(path, action.content, mode, action.owner)
+    return Bodies(shtext.body(check), shtext.every([shtext.put(path, mode, action.owner, action.content), reload]), ("file",))
 
 
-def _json_merge(action: actions.JsonMerge) -> _Bodies:
-    change = _call("json_merge", _path(action.path), action.base, _mode(action.mode), action.content)
-    return _Bodies(_body(_has(action.path, action.content)), _body(change), ("json_merge",))
+def _json_merge(action: actions.JsonMerge) -> Bodies:
+    change = shtext.call("json_merge", shtext.absolute(action.path), action.base, shtext.octal(action.mode), action.content)
+    return Bodies(shtext.body(shtext.has(action.path, action.content)), shtext.body(change), ("json_merge",))
 
 
-def _service(action: actions.Service) -> _Bodies:
+def _service(action: actions.Service) -> Bodies:
     if not _UNIT.fullmatch(action.name) or action.name.startswith("-"):
         raise RenderError(f"{action.name!r} is not the name of a service.")
     wanted = [action.name, _wanted(action.enabled), _wanted(action.running), "yes" if action.optional else "no"]
-    checks = [_call("service_is", *wanted)]
+    checks = [shtext.call("service_is", *wanted)]
     if action.newer_than:
-        checks.append(_call("service_fresh", action.name, *map(_path, action.newer_than), "--", *map(_path, action.stamps)))
-    restore = _path(action.restore) if action.restore else ""
-    return _Bodies(_all(checks), _body(_call("service_change", *wanted, action.act, restore, action.probe)), ("service",))
+        checks.append(shtext.call("service_fresh", action.name, *map(shtext.absolute, action.newer_than), "--", *map(shtext.absolute, action.stamps)))
+    if action.probe:
+        checks.append(shtext.call("service_says", action.probe))
+    restore = shtext.absolute(action.restore) if action.restore else ""
+    return Bodies(shtext.every(checks), shtext.body(shtext.call("service_change", *wanted, action.act, restore, action.probe)), ("service",))
 
 
-def _kernel_module(action: actions.KernelModule) -> _Bodies:
+def _kernel_module(action: actions.KernelModule) -> Bodies:
     names, unload = [_name(n.replace("_", "-"), n) for n in action.names], [_name(n.replace("_", "-"), n) for n in action.unload]
     checks, changes = [], []
     if unload:
-        checks.append(_call("module_gone", *unload))
-        changes.append(Sh(f"{_call('modules_unload', *unload)} || return $?"))
+        checks.append(shtext.call("module_gone", *unload))
+        changes.append(Sh(f"{shtext.call('modules_unload', *unload)} || return $?"))
     if names:
-        checks.append(_call("module_loaded", *names))
-        changes.append(_call("modules_load", *names))
-    return _Bodies(_all(checks), _body(*changes), ("kernel_module",))
+        checks.append(shtext.call("module_loaded", *names))
+        changes.append(shtext.call("modules_load", *names))
+    return Bodies(shtext.every(checks), shtext.body(*changes), ("kernel_module",))
 
 
-def _group_member(action: actions.GroupMember) -> _Bodies:
-    words = [_word(action.group, "group"), _word(action.user, "user")]
-    return _Bodies(_body(_call("group_has", *words)), _body(_call("group_add", *words)), ("group_member",))
+def _group_member(action: actions.GroupMember) -> Bodies:
+    words = [shtext.word(action.group, "group"), shtext.word(action.user, "user")]
+    return Bodies(shtext.body(shtext.call("group_has", *words)), shtext.body(shtext.call("group_add", *words)), ("group_member",))
 
 
-def _mount(action: actions.Mount) -> _Bodies:
-    words = [_path(action.device), _path(action.path), _word(action.filesystem, "file system")]
+def _mount(action: actions.Mount) -> Bodies:
+    words = [shtext.absolute(action.device), shtext.absolute(action.path), shtext.word(action.filesystem, "file system")]
     for word in words:
         # they become words of a unit file, which has its own quoting
         if not re.fullmatch(r"[A-Za-z0-9/._:+@-]+", word, re.ASCII):
             raise RenderError(f"{word!r} cannot be used to mount a disk.", "Use a path of letters, digits and . _ : + @ -")
-    return _Bodies(_body(_call("mount_done", *words)), _body(_call("mount_make", *words)), ("file", "mount"))
+    return Bodies(shtext.body(shtext.call("mount_done", *words)), shtext.body(shtext.call("mount_make", *words)), ("file", "mount"))
 
 
-def _smoke(action: actions.Smoke) -> _Bodies:
+def _smoke(action: actions.Smoke) -> Bodies:
     words = _smoke_words(action)
-    return _Bodies(_body(_call("smoke_proved", *words)), _body(_call("smoke_prove", *words)), ("smoke",))
+    return Bodies(shtext.body(shtext.call("smoke_proved", *words)), shtext.body(shtext.call("smoke_prove", *words)), ("smoke",))
 
 
-def _command(action: actions.Command) -> _Bodies:
+def _command(action: actions.Command) -> Bodies:
     """A user's own texts run by `eval` in a subshell: their `exit`, their variables and their syntax errors stay their own."""
     exports = []
     for name, value in action.env:
@@ -281,11 +290,12 @@ def _command(action: actions.Command) -> _Bodies:
     def body(text: str) -> Sh:
         return Sh("(\n" + "".join(exports) + f"    eval {join([text])}\n)")
 
-    return _Bodies(body(action.check), body(action.change))
+    return Bodies(body(action.check), body(action.change))
 
 
-_KINDS: dict[type, Callable[[Any], _Bodies]] = {
+_KINDS: dict[type, Callable[[Any], Bodies]] = {
     actions.AptRepository: _apt_repository,
+    actions.RpmRepository: render_rpm.repository,
     actions.Hold: _hold,
     actions.File: _file,
     actions.JsonMerge: _json_merge,
@@ -296,50 +306,6 @@ _KINDS: dict[type, Callable[[Any], _Bodies]] = {
     actions.Smoke: _smoke,
     actions.Command: _command,
 }
-
-
-def _call(function: str, *words: object) -> Sh:
-    return Sh(f"{function} {join(words)}" if words else function)
-
-
-def _body(*lines: Sh) -> Sh:
-    return Sh("{\n" + "".join(f"    {line}\n" for line in lines) + "}")
-
-
-def _all(lines: Sequence[Sh]) -> Sh:
-    return _body(Sh(" &&\n        ".join(lines or [Sh("true")])))
-
-
-def _bytes(content: str | bytes) -> bytes:
-    return content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape")
-
-
-def _has(path: str, content: str | bytes, *mode_and_owner: str) -> Sh:
-    return _call("has_file", _path(path), hashlib.sha256(_bytes(content)).hexdigest(), *mode_and_owner)
-
-
-def _put(path: str, mode: str, owner: str, content: str | bytes) -> Sh:
-    """Text stays readable in the script; what is no text travels as base64."""
-    data = _bytes(content)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        return _call("put", _path(path), mode, _word(owner, "owner"), base64.b64encode(data).decode(), "base64")
-    return _call("put", _path(path), mode, _word(owner, "owner"), text)
-
-
-def _path(path: str) -> str:
-    if not path.startswith("/") or _CONTROL.search(path) or ".." in path.split("/"):
-        raise RenderError(f"{path!r} is not an absolute path without detours.")
-    return path
-
-
-def _mode(mode: str) -> str:
-    if not re.fullmatch(r"0?[0-7]{3,4}", mode, re.ASCII):
-        raise RenderError(f"{mode!r} is not a file mode in octal digits.")
-    return mode
 
 
 def _name(name: str, result: str | None = None) -> str:
@@ -354,13 +320,6 @@ def _package(package: actions.Package) -> tuple[str, str]:
     return _name(package.name), package.version
 
 
-def _word(text: str, what: str) -> str:
-    """A name that programs take as an argument: nothing they could read as an option, several words or several lines."""
-    if not text or text.startswith("-") or _CONTROL.search(text) or " " in text:
-        raise RenderError(f"{text!r} is not the name of a {what}.")
-    return text
-
-
 def _wanted(value: bool | None) -> str:
     return "-" if value is None else "yes" if value else "no"
 
@@ -369,18 +328,9 @@ def _smoke_words(smoke: actions.Smoke) -> list[object]:
     image = smoke.image if smoke.image == "embedded" or not smoke.registry else f"{smoke.registry}/{smoke.image}"
     if smoke.request not in ("", "cdi", "gpus", "runtime"):
         raise RenderError(f"{smoke.request!r} is no way to ask for GPUs.", "Use cdi, gpus or runtime.")
-    return [_word(image, "image"), int(smoke.gpus), smoke.request]
+    return [shtext.word(image, "image"), int(smoke.gpus), smoke.request]
 
 
 def _environment(proxy: str, no_proxy: str) -> list[Sh]:
     values = [("http_proxy", proxy), ("https_proxy", proxy), ("no_proxy", no_proxy)]
     return [Sh(f"{name}={join([value])} && export {name}") for name, value in values if value]
-
-
-def _line(text: str) -> str:
-    return _CONTROL.sub(" ", text).strip()
-
-
-def _fragment(name: str) -> str:
-    scripts = resources.files("provision") / "scripts"
-    return (scripts / name).read_text(encoding="utf-8")

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from provision.values import dataclass
-
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class KernelRule:
+    """A kind of kernel by a pattern for `uname -r`; the other values are filled with {kernel} and the pattern's groups."""
+
+    match: str
+    flavor: str
+    headers: tuple[str, ...]
+    meta: str
+    headers_version: str = ""  # beginning of the headers' version, where their names do not carry the release
+    extra: tuple[str, ...] = ()
+    docker: tuple[str, ...] = ()
+    compiler: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,34 @@ class Platform:
     init: str
     python3: str
     eol: str  # ISO date
+    package_manager: str = "apt"  # the one expected: apt, dnf, dnf5, yum, tdnf, zypper
+    locks: str = "apt-mark"  # how packages are held: apt-mark, versionlock, tdnf, zypper
+    lock_packages: tuple[str, ...] = ()  # what that needs
+    lock_wait: bool = True  # the package manager can wait for its own lock
+    key_armor: bool = True  # it takes signing keys as armoured text; else in binary form only
+    prerequisites: tuple[str, ...] = ()  # packages without which it cannot use an https source with a key of its own
+    rpm_arch: str = ""  # "" on systems with deb packages
+    modular: bool = False  # NVIDIA's repository groups drivers into module streams
+    epel: bool = False  # drivers built here need dkms from EPEL
+    epel_package: str = ""  # the distribution's own package that brings EPEL with its key
+    extra_repositories: tuple[str, ...] = ()  # of the distribution, off by default, needed beside EPEL
+    kernels: tuple[KernelRule, ...] = ()  # first match wins; empty on systems with deb packages
+    docker_newest: str = ""  # the last version in a frozen tree
+    docker_starts: bool = True  # installing the engine starts it
+    toolkit_distro: tuple[str, ...] = ()  # the distribution's own toolkit packages, preferred where there are any
+    driver_remove: tuple[str, ...] = ()  # packages that NVIDIA's own conflict with
+    preferred_branches: tuple[str, ...] = ()  # instead of the catalog's, where its repository has none of those
+    withheld: tuple[tuple[str, str], ...] = ()  # repository that exists and is not used, and why
+    selinux: str = ""  # mode of a fresh machine, "" = none
+    firewall: str = ""  # manager that runs on a fresh machine
+    notes: tuple[str, ...] = ()
+    source: str = ""  # where the row's facts come from
+    verified: str = ""  # ISO date, or "unverified"
+
+    @property
+    def package_arch(self) -> str:
+        """The architecture in package names: amd64 for apt, x86_64 for rpm."""
+        return self.rpm_arch or self.deb_arch
 
     @property
     def base(self) -> str:
@@ -64,7 +106,8 @@ class Platform:
 class Repository:
     """A vendor's package repository for one platform. `fingerprints` are all the primary keys its key file may hold.
 
-    `base` is the beginning of `uri` and `key_url` that a mirror stands in for. `legacy_sources` are file names in sources.list.d, some with a `*`.
+    `base` is the beginning of `uri` and `key_url` that a mirror stands in for. `legacy_sources` are file names in sources.list.d (for rpm:
+    beside `source_path`), some with a `*`. For rpm `uri` is the baseurl without any variable, `suite` "" and `section` the name in the .repo file.
     """
 
     name: str
@@ -89,6 +132,27 @@ class Repository:
     legacy_keys: tuple[str, ...]
     legacy_packages: tuple[str, ...]
     obsolete_fingerprints: tuple[str, ...]
+    family: str = "debian"
+    section: str = ""
+    gpgcheck: bool = True  # packages are checked
+    repo_gpgcheck: bool = False  # the index is checked
+    epochs: tuple[tuple[str, str], ...] = ()  # package, and what stands before the colon in its version
+    includes: tuple[str, ...] = ()  # only these packages are taken from it; () = any
+    installed_keys: tuple[str, ...] = ()  # key files that the distribution has put on the machine already; then `key_url` is ""
+    legacy_sections: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kind of kernel by its release: the packages that building a module for it takes, and the modules that Docker and the driver need besides."""
+
+    flavor: str
+    headers: tuple[str, ...]
+    meta: str  # keeps headers coming with new kernels
+    versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # package -> glob, where names do not carry the release
+    extra: tuple[str, ...] = ()
+    docker: tuple[str, ...] = ()
+    compiler: str = ""  # package of the compiler that modules must be built with
 
 
 @dataclass(frozen=True)
@@ -130,6 +194,32 @@ class GpuModel:
     min_driver: str = ""
     nvlink5: bool = False
     grace: bool = False
+    tegra: bool = False  # of a Jetson or IGX board, whose driver comes with JetPack
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What a cloud's instance type says of its accelerators. `driver`: datacenter, grid, or "" where they are not NVIDIA's; `count` 0 = by size."""
+
+    cloud: str
+    gpu: str
+    vendor: str
+    driver: str
+    count: int
+    nvswitch: bool
+    arch: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """An official image that has parts built in (`has`: driver, docker, toolkit)."""
+
+    id: str
+    name: str
+    clouds: tuple[str, ...]
+    has: tuple[str, ...]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -158,6 +248,11 @@ class DriverPackages:
     Prebuilt modules have `metapackage`, which follows new kernels, and `fallback`, the same driver by DKMS for a kernel that has none.
     `versions` maps package names to globs. `preferences` is an apt preferences stanza that keeps every part of the driver on the branch; `pinning`
     is the vendor's package that does the same, but only for later transactions. `module` is the name to load.
+
+    For rpm: `stream` ("nvidia-driver:580-open") is to be enabled after a reset of its module; `locks` are patterns to lock afterwards; `needs` names
+    further repositories (epel); `release` is the distribution's own package that brings the repository; `follows` names the prebuilt module whose
+    version, up to its first `_`, all other packages must have; `extra` are kernel modules it needs; `compiler` what it must be built with.
+    Where a module is made for one kernel its version ends in `kernel_suffix`. Without `headers` and not prebuilt: no package has this kernel's headers.
     """
 
     packages: tuple[str, ...]
@@ -175,6 +270,14 @@ class DriverPackages:
     branch: str
     flavor: str
     fallback: DriverPackages | None
+    stream: str = ""
+    locks: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    release: str = ""
+    follows: str = ""
+    extra: tuple[str, ...] = ()
+    compiler: str = ""
+    kernel_suffix: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 # Enough for: a run of somebody else's, stage, reboot, stage, proof; more means that the host does not settle.
 MAX_STAGES = 6
-DOCKER_CONFLICTS = "docker/conflicts"
+# Problems that are only a consent away: packages that what is wanted replaces.
+CONSENTS = ("docker/conflicts", "toolkit/conflicts")
 
 
 class Clock:
@@ -151,7 +152,7 @@ class _Work:
     def look(self) -> tuple[Facts, Plan]:
         began = time.monotonic()
         self.progress.stage(self.transport.name, "looking" if not self.run_ids else "looking again")
-        _, facts = observe(self.transport, self.spec, self.options.steps)
+        _, facts = observe(self.transport, self.spec, self.options.steps, self.options.first)
         self.clock.add("look", began)
         while facts.run is not None and facts.run.state == "running":
             began = time.monotonic()
@@ -170,10 +171,10 @@ class _Work:
 
     def consent(self, decided: Plan) -> bool:
         """Whether the only thing in the way was a consent, and the user gives it."""
-        asked = [p for p in decided.problems if p.id == DOCKER_CONFLICTS]
+        asked = [p for p in decided.problems if p.id in CONSENTS]
         if len(asked) != len(decided.problems) or self.options.ask is None or self.spec.docker.remove_conflicts:
             return False
-        if not self.options.ask(f"{asked[0].message} Remove them?"):
+        if not self.options.ask(" ".join(p.message for p in asked) + " Remove them?"):
             return False
         self.spec = replace(self.spec, docker=replace(self.spec.docker, remove_conflicts=True))
         return True

@@ -8,10 +8,8 @@ limits (mapping name -> limit), section (nested).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
-
-from provision.values import dataclass
 
 
 def _key(default: Any, kind: str, doc: str, choices: tuple[str, ...] = (), secret: bool = False) -> Any:
@@ -28,6 +26,8 @@ def _section(cls: type, doc: str) -> Any:
 
 @dataclass(frozen=True)
 class Log:
+    """Docker's log rotation."""
+
     max_size: str = _key(
         "",
         "size",
@@ -38,6 +38,8 @@ class Log:
 
 @dataclass(frozen=True)
 class DockerSpec:
+    """The Docker Engine."""
+
     source: str = _key(
         "auto",
         "choice",
@@ -86,6 +88,8 @@ class DockerSpec:
 
 @dataclass(frozen=True)
 class DriverSpec:
+    """The NVIDIA driver."""
+
     install: str = _key(
         "auto", "choice", "`auto` installs a driver where a GPU has none; `never` leaves the driver alone.", ("auto", "never")
     )
@@ -105,10 +109,20 @@ class DriverSpec:
         "", "version", "The oldest driver version that is good enough; a working older one is then replaced only with `replace`."
     )
     replace: bool = _key(False, "bool", "Consent to replacing a working driver that does not satisfy `branch` or `minimum`.")
+    drift: str = _key(
+        "auto",
+        "choice",
+        "What keeps the GPU working after unattended updates: `prebuilt` (signed modules follow the kernel by a metapackage), `dkms` (modules are "
+        "built for every new kernel, whose headers follow by a metapackage), `hold` (kernel and driver packages are not updated), or `auto`: "
+        "prebuilt where there are prebuilt modules, else dkms, else hold.",
+        ("auto", "hold", "prebuilt", "dkms"),
+    )
 
 
 @dataclass(frozen=True)
 class ToolkitSpec:
+    """The NVIDIA Container Toolkit."""
+
     install: str = _key(
         "auto",
         "choice",
@@ -121,6 +135,8 @@ class ToolkitSpec:
 
 @dataclass(frozen=True)
 class SmokeSpec:
+    """The container that proves the result."""
+
     enabled: bool = _key(True, "bool", "Prove the result by running a container.")
     image: str = _key(
         "embedded",
@@ -131,6 +147,8 @@ class SmokeSpec:
 
 @dataclass(frozen=True)
 class Mirror:
+    """A place that stands in for a vendor's repository."""
+
     url: str = _key("", "url", "Base URL that replaces the vendor's.")
     key_url: str = _key(
         "", "url", "Where the signing key is, if the mirror signs anew; default: the vendor's key at its place under `url`."
@@ -142,6 +160,8 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Mirrors:
+    """Where to fetch from instead of the vendors."""
+
     docker: Mirror = _section(Mirror, "In place of `https://download.docker.com`.")
     toolkit: Mirror = _section(Mirror, "In place of `https://nvidia.github.io/libnvidia-container`.")
     cuda: Mirror = _section(Mirror, "In place of `https://developer.download.nvidia.com/compute/cuda/repos`.")
@@ -150,6 +170,8 @@ class Mirrors:
 
 @dataclass(frozen=True)
 class Proxy:
+    """The way out of a closed network."""
+
     http: str = _key("", "url", "Proxy for http, used by apt, the Docker daemon and its pulls.", secret=True)
     https: str = _key("", "url", "Proxy for https; default: the one for http.", secret=True)
     no_proxy: tuple[str, ...] = _key((), "texts", "Hosts that are reached directly.")
@@ -157,6 +179,8 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Storage:
+    """A local disk for Docker's data."""
+
     disk: str = _key(
         "",
         "text",
@@ -168,6 +192,8 @@ class Storage:
 
 @dataclass(frozen=True)
 class Preflight:
+    """What must hold before anything is changed."""
+
     root_free_gb: int = _key(
         0, "int", "Free space wanted on `/` in GB before installing; 0 takes what the plan is known to need."
     )
@@ -181,6 +207,8 @@ class Preflight:
 
 @dataclass(frozen=True)
 class Spec:
+    """A whole playbook."""
+
     name: str = _key("", "text", "What this playbook is called in reports.")
     extends: str = _key("", "text", "A playbook (packaged name or file) whose values are the defaults of this one.")
     gpu: str = _key(

@@ -16,9 +16,25 @@ PROXY_DROP_IN = "/etc/systemd/system/docker.service.d/mlhost-proxy.conf"
 PROXY_ENVIRONMENT = "/etc/mlhost/docker-proxy.env"
 
 
+# provision.steps.preflight: what official GPU images are recognised by; the same as `Catalog.image_paths`, which is not read that early.
+IMAGES = (
+    "/opt/dlami",
+    "/opt/aws/dlami",
+    "/etc/ecs/nvidia-kmod-load.sh",
+    "/etc/eks/nvidia-kmod-load.sh",
+    "/etc/eks",
+    "/opt/azurehpc/component_versions.txt",
+    "/opt/azurehpc",
+    "/opt/deeplearning/install-driver.sh",
+    "/opt/deeplearning",
+    "/etc/dgx-release",
+    "/etc/apt/sources.list.d/lambda-repository.list",
+)
+
+
 def watched(spec: Spec, steps: Sequence[object] = ()) -> tuple[str, ...]:
     """The paths whose state the probe must report for this spec; a user's own step names further ones in its `watch`."""
-    paths = [BLACKLIST, PREFERENCES]
+    paths = [BLACKLIST, PREFERENCES, *IMAGES]
     if spec.proxy.http or spec.proxy.https:
         paths += [PROXY_APT, PROXY_DROP_IN, PROXY_ENVIRONMENT]
     for step in steps:

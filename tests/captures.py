@@ -23,8 +23,18 @@ SYSTEMS = {
     "debian12": ("Debian GNU/Linux 12 (bookworm)", "debian", "12", "bookworm", ""),
     "debian13": ("Debian GNU/Linux 13 (trixie)", "debian", "13", "trixie", ""),
     "ubuntu2404": ("Ubuntu 24.04.3 LTS", "ubuntu", "24.04", "noble", "ID_LIKE=debian\nUBUNTU_CODENAME=noble\n"),
+    "debian11": ("Debian GNU/Linux 11 (bullseye)", "debian", "11", "bullseye", ""),
+    "ubuntu1804": ("Ubuntu 18.04.6 LTS", "ubuntu", "18.04", "bionic", "ID_LIKE=debian\nUBUNTU_CODENAME=bionic\n"),
+    "ubuntu2004": ("Ubuntu 20.04.6 LTS", "ubuntu", "20.04", "focal", "ID_LIKE=debian\nUBUNTU_CODENAME=focal\n"),
+    "ubuntu2204": ("Ubuntu 22.04.5 LTS", "ubuntu", "22.04", "jammy", "ID_LIKE=debian\nUBUNTU_CODENAME=jammy\n"),
+    "ubuntu2604": ("Ubuntu 26.04 LTS", "ubuntu", "26.04", "resolute", "ID_LIKE=debian\nUBUNTU_CODENAME=resolute\n"),
+    "raspbian11": ("Raspbian GNU/Linux 11 (bullseye)", "raspbian", "11", "bullseye", "ID_LIKE=debian\n"),
+    "raspbian12": ("Raspbian GNU/Linux 12 (bookworm)", "raspbian", "12", "bookworm", "ID_LIKE=debian\n"),
+    "raspbian13": ("Raspbian GNU/Linux 13 (trixie)", "raspbian", "13", "trixie", "ID_LIKE=debian\n"),
 }
-KERNELS = {"debian12": "6.1.0-40-cloud-amd64", "debian13": "6.12.48+deb13-cloud-amd64", "ubuntu2404": "6.8.0-85-generic"}
+KERNELS = {"debian12": "6.1.0-40-cloud-amd64", "debian13": "6.12.48+deb13-cloud-amd64", "ubuntu2404": "6.8.0-85-generic",
+           "debian11": "5.10.0-36-amd64", "ubuntu1804": "4.15.0-213-generic", "ubuntu2004": "5.4.0-216-generic", "ubuntu2204": "5.15.0-157-generic",
+           "ubuntu2604": "7.0.0-14-generic", "raspbian11": "6.1.21-v7+", "raspbian12": "6.12.47+rpt-rpi-v7", "raspbian13": "6.12.47+rpt-rpi-v7"}
 
 BASE_PACKAGES = {
     "debian12": "apt amd64 2.6.1\nca-certificates all 20230311\ncloud-init all 22.4.2-1\ndpkg amd64 1.21.22\niptables amd64 1.8.9-2\nkmod amd64 30+20221128-1\n"
@@ -35,6 +45,13 @@ BASE_PACKAGES = {
     "gpg amd64 2.4.4-2ubuntu17.3\niptables amd64 1.8.10-3ubuntu2\nkmod amd64 31+20240202-2ubuntu7.1\nlinux-image-6.8.0-85-generic amd64 6.8.0-85.85\n"
     "needrestart all 3.6-7ubuntu4.5\npython3 amd64 3.12.3-0ubuntu2\nsnapd amd64 2.71+ubuntu24.04\nunattended-upgrades all 2.9.1+nmu4ubuntu1\n",
 }
+
+for _system, _apt, _image in (("debian11", "2.2.4", "amd64"), ("ubuntu1804", "1.6.17", "generic"), ("ubuntu2004", "2.0.11", "generic"),
+                              ("ubuntu2204", "2.4.14", "generic"), ("ubuntu2604", "3.1.12", "generic")):
+    BASE_PACKAGES[_system] = (f"apt amd64 {_apt}\nca-certificates all 20240203\ndpkg amd64 1.20\nkmod amd64 29-1\nlinux-image-{KERNELS[_system]} amd64 1.0\n"
+                              f"linux-image-{_image} amd64 1.0\nunattended-upgrades all 2.8\n")
+for _system in ("raspbian11", "raspbian12", "raspbian13"):
+    BASE_PACKAGES[_system] = "apt armhf 2.6.1+rpi1\nca-certificates all 20240203\ndpkg armhf 1.21.22\n"
 
 UNITS = ("docker.service", "docker.socket", "containerd.service", "nvidia-persistenced.service", "nvidia-cdi-refresh.service", "nvidia-cdi-refresh.path",
          "nvidia-fabricmanager.service", "apt-daily.service", "apt-daily-upgrade.service", "snap.docker.dockerd.service", "mlhost-continue.service")
@@ -302,6 +319,24 @@ def debian12_user() -> Sections:
     return sections
 
 
+def with_gpu(system: str, device: str, subsystem: str, secure_boot: bool = False) -> Callable[[], Sections]:
+    def build() -> Sections:
+        sections = fresh(system, "gpu")
+        sections["pci"] = ok(pci("0000:17:00.0", device, subsystem, driver="nouveau"))
+        sections["modinfo"] = Section(1, "modinfo: ERROR: Module nvidia not found.\n")
+        sections["secure_boot"] = ok(f"   6   0   0   0   {int(secure_boot)}")
+        add_present(sections, "/sys/firmware/efi", "/sys/firmware/efi/efivars", "/sys/module/nouveau")
+        return sections
+
+    return build
+
+
+def raspbian(system: str) -> Sections:
+    sections = fresh(system, "pi")
+    sections["arch"] = ok("armv7l")
+    return sections
+
+
 ASSEMBLED: dict[str, tuple[str, Callable[[], Sections]]] = {
     "debian12-cloud": ("a fresh Debian 12 cloud VM", lambda: fresh("debian12")),
     "debian13-cloud": ("a fresh Debian 13 cloud VM", lambda: fresh("debian13")),
@@ -312,13 +347,23 @@ ASSEMBLED: dict[str, tuple[str, Callable[[], Sections]]] = {
     "debian12-docker-down": ("Debian 12 with docker-ce installed, its daemon failed over a malformed daemon.json", debian12_docker_down),
     "debian12-half-configured": ("Debian 12 where dpkg was interrupted", debian12_half_configured),
     "ubuntu2404-locks-held": ("Ubuntu 24.04 in its first minute: cloud-init runs, unattended-upgrades holds dpkg's locks", ubuntu2404_locks_held),
+    "debian11-t4": ("Debian 11 with a T4", with_gpu("debian11", "1eb8", "12a2")),
+    "ubuntu1804-k80": ("Ubuntu 18.04 with a K80, the article's card", with_gpu("ubuntu1804", "102d", "106c")),
+    "ubuntu2004-v100": ("Ubuntu 20.04 with a V100", with_gpu("ubuntu2004", "1db5", "1249")),
+    "ubuntu2204-a100-secure-boot": ("Ubuntu 22.04 with an A100 and Secure Boot on", with_gpu("ubuntu2204", "20b5", "1533", secure_boot=True)),
+    "ubuntu2604-l40s": ("Ubuntu 26.04 with an L40S", with_gpu("ubuntu2604", "26b9", "1851")),
+    "raspbian11": ("Raspbian 11 on a board with a 32-bit processor", lambda: raspbian("raspbian11")),
+    "raspbian12": ("Raspbian 12 on a board with a 32-bit processor", lambda: raspbian("raspbian12")),
+    "raspbian13": ("Raspbian 13 on a board with a 32-bit processor", lambda: raspbian("raspbian13")),
     "debian12-user": ("Debian 12 with docker.io, asked by a user who may not see much", debian12_user),
 }
 
 
 def write() -> None:
     """Write probe.txt and README of every assembled host."""
-    for name, (what, build) in ASSEMBLED.items():
+    from tests import captures_rpm
+
+    for name, (what, build) in {**ASSEMBLED, **captures_rpm.ASSEMBLED}.items():
         folder = HOSTS / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "probe.txt").write_bytes(join(build(), "a55e"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,8 @@ from provision.steps.engine import ENGINE_PACKAGES, upstream
 from tests.machines import KEY, with_source, working
 
 NEWEST = {"docker-ce": "5:29.8.1-1~x", "docker-ce-cli": "5:29.8.1-1~x", "docker.io": "28.2.2+dfsg1-1"}
-DRIVER = ("nvidia-driver-cuda", "nvidia-utils-", "nvidia-smi", "nvidia-tesla-470-smi", "libnvidia-compute", "nvidia-headless")
+RPM_NEWEST = {"amzn": "25.0.18-1.amzn2023", "azurelinux": "25.0.3-9.azl3", "fedora": "29.1.0-1", "suse": "28.5.1_ce-1"}
+DRIVER = ("nvidia-compute-utils-G", "cuda-open", "cuda","nvidia-driver-cuda", "nvidia-utils-", "nvidia-smi", "nvidia-tesla-470-smi", "libnvidia-compute", "nvidia-headless")
 
 
 def after(plan: Plan, facts: Facts) -> Facts:
@@ -51,7 +53,34 @@ def _repository(facts: Facts, action: actions.AptRepository) -> Facts:
     return replace(facts, keyrings={**facts.keyrings, action.key.path: KEY}) if action.key else facts
 
 
+def _rpm_repository(facts: Facts, action: actions.RpmRepository) -> Facts:
+    gone = (*action.obsolete, *(path for path, _ in action.edits))
+    facts = replace(
+        facts,
+        rpm_sources=tuple(s for s in facts.rpm_sources if s.path not in gone),
+        rpm_source_texts={p: t for p, t in facts.rpm_source_texts.items() if p not in gone},
+    )
+    for path, text in (*action.edits, (action.path, action.text)):
+        facts = with_source(facts, path, text)
+    return replace(facts, keyrings={**facts.keyrings, action.key.path: KEY}) if action.key else facts
+
+
+def _hold(facts: Facts, action: actions.Hold) -> Facts:
+    known = facts.packages or {}
+    assert all(known[name].installed for name in action.packages), "only what is installed can be held at its version"
+    return replace(facts, packages={**known, **{name: replace(known[name], held=True) for name in action.packages}})
+
+
 def _version(facts: Facts, package: actions.Package) -> str:
+    if package.version.startswith("@"):
+        return re.split("[_-]", facts.installed(package.version[1:]))[0] + "-1"
+    stream = facts.modules.get("nvidia-driver", "")
+    if not package.version and stream and package.name.startswith(("nvidia-driver", "nvidia-persistenced", "kmod-nvidia")):
+        return f"3:{stream[:3]}.178.04-1.el9"
+    if not package.version and package.name in ("docker", "moby-engine", "docker-cli", "moby-cli"):
+        return RPM_NEWEST.get(facts.os.id, RPM_NEWEST["suse"])
+    if package.name in ("cuda", "cuda-open"):
+        return "580.178.04-1_6.6.104.2.4.azl3"
     if not package.version:
         have = facts.installed(package.name)
         name = package.name
@@ -71,6 +100,7 @@ def _version(facts: Facts, package: actions.Package) -> str:
 
 
 def _packages(facts: Facts, action: actions.Packages) -> Facts:
+    facts = replace(facts, modules={**facts.modules, **dict(m.split(":") for m in action.modules)})
     found = dict(facts.packages or {})
     for name in action.remove:
         found[name] = replace(found[name], status="config-files")
@@ -78,7 +108,7 @@ def _packages(facts: Facts, action: actions.Packages) -> Facts:
         found[package.name] = Package(package.name, _version(facts, package))
     facts = replace(facts, packages=found)
     docker = facts.docker
-    engine = next((name for name in ENGINE_PACKAGES if facts.installed(name)), "")
+    engine = next((name for name in (*ENGINE_PACKAGES, "docker") if facts.installed(name)), "")
     if engine and docker:
         version = upstream(facts.installed(engine))
         facts = replace(facts, docker=replace(docker, cli=version, dockerd=version, server=version, podman_docker=False))
@@ -89,7 +119,7 @@ def _packages(facts: Facts, action: actions.Packages) -> Facts:
         facts = replace(facts, toolkit=tool)
     made = next((facts.installed(p.name) for p in action.install if p.name.startswith(DRIVER) and "container" not in p.name), "")
     if made and facts.nvidia:
-        facts = replace(facts, nvidia=replace(facts.nvidia, on_disk=upstream(made)))
+        facts = replace(facts, nvidia=replace(facts.nvidia, on_disk=re.split("[-_+~]", made.partition(":")[2] or made)[0]))
     return facts
 
 
@@ -120,7 +150,7 @@ def _service(facts: Facts, action: actions.Service) -> Facts:
 def _module(facts: Facts, action: actions.KernelModule) -> Facts:
     assert facts.nvidia is not None
     installed = facts.packages or {}
-    is_open = any("open" in name for name, p in installed.items() if p.installed and "nvidia" in name)
+    is_open = any("open" in name for name, p in installed.items() if p.installed and ("nvidia" in name or name == "cuda-open"))
     return working(
         replace(facts, nvidia=replace(facts.nvidia, nouveau_loaded=False)), facts.nvidia.on_disk or "550.163.01", is_open
     )
@@ -132,6 +162,8 @@ def _reboot(facts: Facts, action: actions.Reboot) -> Facts:
 
 
 def _file(facts: Facts, action: actions.File) -> Facts:
+    if action.path.endswith(".repo"):
+        return with_source(facts, action.path, action.content or "")
     digest = hashlib.sha256((action.content or "").encode()).hexdigest()
     return replace(facts, paths={**facts.paths, action.path: PathFact(action.path, "file", action.mode, action.owner, digest)})
 
@@ -156,6 +188,9 @@ def _smoke(facts: Facts, action: actions.Smoke) -> Facts:
 
 
 def _command(facts: Facts, action: actions.Command) -> Facts:
+    if "subscription-manager" in action.change:
+        name = action.change.partition("--enable=")[2]
+        return replace(facts, rpm_sources=tuple(replace(s, enabled=True) if s.id == name else s for s in facts.rpm_sources))
     if "cdi" in action.change:
         driver = facts.nvidia.driver_version if facts.nvidia else ""
         return replace(facts, toolkit=replace(facts.toolkit, cdi_specs={"/var/run/cdi/nvidia.yaml": driver}))
@@ -169,6 +204,8 @@ def _command(facts: Facts, action: actions.Command) -> Facts:
 
 _BY_KIND: dict[type, Callable[[Facts, Any], Facts]] = {
     actions.AptRepository: _repository,
+    actions.RpmRepository: _rpm_repository,
+    actions.Hold: _hold,
     actions.Packages: _packages,
     actions.Service: _service,
     actions.KernelModule: _module,

@@ -88,7 +88,7 @@ def test_an_empty_file_is_an_empty_object(text):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"a": 1,}', "line 1, column"),
+        ('{"a": 1,}', "line 1: a comma before a closing bracket"),
         ("{\n  // a comment\n}", "JSON has no comments"),
         ("[]", "not an object"),
         ('{"a": 1, "a": 2}', "twice"),

@@ -11,23 +11,23 @@ PROVISION = Path(__file__).resolve().parent.parent / "provision"
 
 # From first to last; a module may import only what stands in an earlier layer or its own.
 LAYERS = (
-    ("errors", "values", "actions"),
-    ("model", "sh"),
+    ("errors", "values", "actions", "sources"),
+    ("model", "sh", "shtext"),
     ("openpgp", "rows", "spec", "watched", "daemonjson", "capture"),
-    ("aptsource", "catalog", "catalog_systems", "facts", "playbook*", "ownsteps", "probe"),
+    ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),
     ("steps",),
     ("plan",),
-    ("render", "journal", "report", "keys", "reach"),
+    ("render", "render_rpm", "journal", "report", "keys", "reach"),
     ("transport", "progress"),
     ("follow", "reboot", "look"),
     ("run",),
     ("prove", "status"),
     ("library", "cli"),
-    ("bootstrap", "__main__"),
+    ("bootstrap", "__main__", "refresh", "support_docs", "vendors"),
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "facts", "steps", "plan", "render", "journal")
+PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "render", "render_rpm", "shtext", "journal")
 
 
 def unit(path: Path) -> str:

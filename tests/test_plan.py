@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provision import catalog, render
-from provision.actions import AptRepository
+from provision.actions import AptRepository, File, Packages, RpmRepository
 from provision.capture import split
 from provision.facts import parse
 from provision.model import CHANGE, LATER, OK, REFUSED, BlockDevice, Facts, Lock, Nvidia, Plan, Reach, Run
@@ -30,9 +30,9 @@ from tests import machines
 from tests.effects import after
 from tests.machines import (
     CATALOG,
+    EVERY_SYSTEM,
     KEY,
     SWITCH,
-    SYSTEMS,
     gpu,
     machine,
     unit,
@@ -87,6 +87,21 @@ def contract(decided: Plan) -> None:
 # ---------------------------------------------------------------- captured and assembled hosts; a new folder is a new test
 
 
+def mixes(decided: Plan, facts: Facts) -> list[str]:
+    """What in a plan belongs to another family of systems."""
+    rpm = machines.is_rpm(facts)
+    wrong = [i.id for i in decided.items if i.kind == ("apt-repository" if rpm else "rpm-repository")]
+    for item in decided.items:
+        action = item.action
+        if isinstance(action, Packages):
+            foreign = ("linux-", "docker.io") if rpm else ("kernel", "kmod-")
+            wrong += [p.name for p in action.install if p.name.startswith(foreign)]
+            wrong += [] if rpm else list(action.modules)
+        if rpm and isinstance(action, File) and "/apt/" in action.path:
+            wrong.append(action.path)
+    return wrong
+
+
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in HOSTS.glob("*/probe.txt")))
 def test_the_plan_for_a_host_is_the_one_a_person_has_read(name, playbook):
@@ -114,6 +129,8 @@ def a_run(state: str) -> Run:
 
 def engine(facts: Facts, kind: str) -> Facts:
     """A host with one kind of engine, or of what stands in its way."""
+    if machines.is_rpm(facts) and kind.startswith("docker.io"):
+        return with_docker(facts, "docker", "0:25.0.18-1", live_restore=True)
     return {
         "none": facts,
         "docker-ce": with_docker(facts, "docker-ce", "5:28.5.2-1~x"),
@@ -142,6 +159,8 @@ def source(facts: Facts, kind: str) -> Facts:
     line = machines.DOCKER_SOURCE.format(tree, suite)
     if kind == "none":
         return facts
+    if machines.is_rpm(facts):
+        return repo_file(facts, kind)
     if kind == "one-line":
         return machines.with_source(
             replace(facts, keyrings={"/etc/apt/keyrings/docker.asc": KEY}), "/etc/apt/sources.list.d/docker.list", line
@@ -154,6 +173,20 @@ def source(facts: Facts, kind: str) -> Facts:
     return machines.with_source(
         machines.with_source(facts, "/etc/apt/sources.list.d/docker.list", line), "/etc/apt/sources.list.d/docker.sources", shared
     )
+
+
+def repo_file(facts: Facts, kind: str) -> Facts:
+    """Docker's own .repo file as Docker ships it, one with the literal release, or two that name it."""
+    folder = "/etc/zypp/repos.d" if "suse" in facts.os.id_like else "/etc/yum.repos.d"
+    tree = "fedora" if facts.os.id == "fedora" else "centos" if facts.os.id == "centos" else "rhel"
+    head = "name=Docker\nenabled=1\ngpgcheck=1\n"
+    url = f"baseurl=https://download.docker.com/linux/{tree}/$releasever/$basearch/stable\n"
+    own = f"[docker-ce-stable]\n{head}{url}gpgkey=https://download.docker.com/linux/{tree}/gpg\n\n[docker-ce-test]\nbaseurl=x\nenabled=0\n"
+    if kind == "one-line":
+        return machines.with_source(facts, f"{folder}/docker-ce.repo", own)
+    other = f"[other]\nbaseurl=http://mirror.example/x\nenabled=1\n\n[dockers]\n{head}{url}"
+    facts = machines.with_source(facts, f"{folder}/company.repo", other)
+    return facts if kind == "unsigned" else machines.with_source(facts, f"{folder}/docker.repo", own)
 
 
 def nvidia(facts: Facts, kind: str) -> Facts:
@@ -213,8 +246,8 @@ DAEMON = st.sampled_from(TEXTS).flatmap(lambda text: mostly(text, "{nope"))
 
 
 @st.composite
-def hosts(draw: st.DrawFn) -> Facts:
-    facts = machine(draw(st.sampled_from(sorted(SYSTEMS))))
+def hosts(draw: st.DrawFn, systems: tuple[str, ...] = EVERY_SYSTEM) -> Facts:
+    facts = machine(draw(st.sampled_from(sorted(systems))))
     facts = with_gpus(facts, *draw(GPUS), secure_boot=draw(st.sampled_from([False, True, None])))
     facts = engine(
         facts,
@@ -270,6 +303,7 @@ def specs(draw: st.DrawFn) -> Spec:
             source=draw(mostly("auto", "distro", "cuda")),
             minimum=draw(mostly("", "550", "590.48.01")),
             replace=draw(mostly(True, False)),
+            drift=draw(mostly("auto", "hold", "dkms", "prebuilt")),
         ),
         toolkit=ToolkitSpec(
             install=draw(mostly("auto", "never")),
@@ -290,7 +324,7 @@ def armed(decided: Plan) -> Plan:
         decided,
         items=tuple(
             replace(i, action=replace(i.action, key=replace(i.action.key, text=KEY)))
-            if isinstance(i.action, AptRepository) and i.action.key
+            if isinstance(i.action, (AptRepository, RpmRepository)) and i.action.key
             else i
             for i in decided.items
         ),
@@ -302,11 +336,15 @@ def armed(decided: Plan) -> Plan:
 def test_a_plan_that_was_carried_out_leaves_nothing_to_do(facts, spec):
     decided = plan(facts, spec, CATALOG)
     contract(decided)
+    assert mixes(decided, facts) == []
     allowed = [row["base"] for row in catalog._packaged("repositories")["repository"]] + [
         "https://mirror.example/vendor",
         "http://mirror.example/",
     ]
     assert all(any(url.startswith(base) for base in allowed) for url in decided.urls)
+    for item in decided.items:
+        key = getattr(item.action, "key", None)
+        assert key is None or (set(key.fingerprints) <= {machines.PINNED} and any(key.url.startswith(base) for base in allowed))
     assert "secret" not in json.dumps([dict(i.expected) for i in decided.items], default=str)
     for _ in range(3):
         if decided.problems or not decided.changes:

@@ -128,6 +128,19 @@ class TestADockerHostFromDockersOwnRepository:
         host.run("cp /root/good.json /etc/docker/daemon.json; systemctl restart docker", user="root")
 
 
+    def test_another_engine_takes_its_place_only_with_consent(self, host: NsHost, fresh: Fresh) -> None:
+        settings = [*fresh.settings(), "docker.source=distro"]
+        refused = mlhost("setup", host, settings=settings)
+        assert refused.code == 1, str(refused)
+        assert "docker-ce" in refused.out
+        assert "--yes" in refused.out
+        assert host.run("dpkg-query -W -f '${db:Status-Status}' docker-ce").out == "installed"
+        ran = mlhost("setup", host, "--yes", settings=settings)
+        assert ran.code == 0, str(ran)
+        assert host.run("dpkg-query -W -f '${db:Status-Status}' docker.io").out == "installed"
+        assert host.run("dpkg-query -W -f '${db:Status-Status}' docker-ce", check=False).out != "installed"
+
+
 class TestAGpuHostWithDoubles:
     """The GPU path to the edge of what is possible without a GPU."""
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def test_looking_at_a_host_takes_one_connection_and_one_command(sshd: Sshd) -> N
     assert sshd.log.count("Starting session: command") - before == 1
 
 
-@pytest.mark.docker
+@pytest.mark.host
 def test_a_setup_that_finds_nothing_to_change_takes_one_connection_and_one_command(fresh: Fresh) -> None:
     """On a host that is really set up, by the log of its own sshd."""
     host = fresh.host()
@@ -179,3 +180,23 @@ def test_work_that_is_dropped_before_its_end_is_discarded_when_it_ends() -> None
     go.set()
     behind._thread.join(30)
     assert discarded == ["late"]
+
+
+def test_a_login_whose_answer_comes_before_anybody_waits_for_it_succeeds(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that asks is held up between sending and waiting, as it can be where other threads compute."""
+    from provision.transport import wire
+
+    send = wire._Transport._send_message  # type: ignore[attr-defined]
+
+    def held_up(transport: object, message: object) -> None:
+        send(transport, message)
+        if message.asbytes()[0] == 50:  # type: ignore[attr-defined] # SSH_MSG_USERAUTH_REQUEST, RFC 4252
+            time.sleep(1.0)
+
+    monkeypatch.setattr(wire._Transport, "_send_message", held_up)
+    known_hosts = str(sshd.known_hosts("known_hosts-held-up"))
+    options = SshOptions(config_file="none", identity_files=(str(sshd.user_key),), known_hosts_file=known_hosts)
+    with open_transport(sshd.target, options) as transport:
+        began = time.monotonic()
+        assert transport.run("echo in").out == b"in\n"
+        assert time.monotonic() - began < 30  # paramiko's own wait would last for the login's timeout, a minute

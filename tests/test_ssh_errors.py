@@ -182,7 +182,7 @@ def test_a_full_server_says_so(tmp_path: Path, to: Write) -> None:
         socket.create_connection(("127.0.0.1", server.port)) as first,
     ):
         first.recv(10)
-        with pytest.raises(errors.HandshakeFailed, match=r"hung up without a word|Exceeded MaxStartups") as caught:
+        with pytest.raises(errors.HandshakeFailed, match=r"hung up without a word|Exceeded MaxStartups|Not allowed at this time") as caught:
             run(to(server))
     assert caught.value.retryable
 

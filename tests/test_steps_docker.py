@@ -56,7 +56,7 @@ def test_an_unreachable_repository_makes_way_for_the_distributions_and_the_plan_
     facts = replace(machine(), reach={INDEX: Reach(INDEX, "dns", "Could not resolve 'download.docker.com'")})
     decided = decide(facts)
     assert decided.decisions["docker"].details["source"] == "distro"
-    assert decided.decisions["docker"].details["packages"] == ["docker.io"]
+    assert decided.decisions["docker"].details["packages"] == ["docker.io", "apparmor"]
     assert "Could not resolve 'download.docker.com'" in decided.decisions["docker"].why
     assert decided.urls == (ARCHIVE,)
     assert decided.problems == ()

@@ -54,9 +54,11 @@ def step(facts, spec, platform):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Vendors, FileServer]]:
     folder = tmp_path_factory.mktemp("vendors")
-    with available(lambda: publish(folder, suites=("trixie",), real_engine=True, gpus=(A10G,), driver_dkms=True)) as vendors:
-        with FileServer(vendors.root) as server:
-            yield vendors, server
+    with (
+        available(lambda: publish(folder, suites=("trixie",), real_engine=True, gpus=(A10G,), driver_dkms=True)) as vendors,
+        FileServer(vendors.root) as server,
+    ):
+        yield vendors, server
 
 
 @pytest.fixture(scope="module")

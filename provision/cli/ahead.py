@@ -11,6 +11,9 @@ from provision.cli.options import Connection
 from provision.errors import Error
 
 if TYPE_CHECKING:
+    from provision.look import Looking
+    from provision.plan import Step
+    from provision.spec import Spec
     from provision.transport import Transport
 
 
@@ -28,3 +31,12 @@ def ahead(targets: Sequence[str], connection: Connection) -> Transport | None:
     with contextlib.suppress(Error):
         return open_transport(targets[0], connection.ssh_options(), begin=True)
     return None
+
+
+def look_ahead(opened: Transport | None, spec: Spec, steps: Sequence[Step]) -> Looking | None:
+    """A look at the host that `ahead` has begun to connect to, begun as soon as it is known what to look for."""
+    if opened is None:
+        return None
+    from provision.look import Looking
+
+    return Looking(opened, spec, steps)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from provision.errors import Error
 from provision.report.verdict import STATUS_OF_EXIT
-from provision.values import dataclass
 
 if TYPE_CHECKING:
     from provision.model import HostReport

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from provision.errors import UsageError
-from provision.values import dataclass
 
 if TYPE_CHECKING:
     from provision.plan import Step

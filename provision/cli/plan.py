@@ -61,26 +61,29 @@ def command(
     output: Output,
 ) -> int:
     """Show what `mlhost setup` would do to machines, and why. Changes nothing."""
-    from provision.cli.ahead import ahead
-
-    opened = ahead(targets, connection) if root is None and capture is None else None
-
-    from provision import run
-    from provision.catalog import load as load_catalog
-    from provision.cli.fleet import Result, name_of
-    from provision.cli.hosts import on_hosts, single_error, tracebacks
-    from provision.cli.output import check_out, write_json
+    from provision.cli.ahead import ahead, look_ahead
+    from provision.cli.output import check_out
     from provision.cli.trees import capture_bytes, check_source
-    from provision.report.jsonout import error_json, many_json, plan_json
-    from provision.report.verdict import worst
 
     check_source(targets, root, arch, capture)
     check_out(output)
     if output.format == "sh" and len(targets) > 1:
         raise UsageError("--format sh prints the script of one machine.", "Name one target.")
+    opened = ahead(targets, connection) if root is None and capture is None else None
     loaded = desired.load()
+    steps = desired.steps(loaded)
+    first = look_ahead(opened, loaded.spec, steps)
+
+    from provision import run
+    from provision.catalog import load as load_catalog
+    from provision.cli.fleet import Result, name_of
+    from provision.cli.hosts import on_hosts, single_error, tracebacks
+    from provision.cli.output import write_json
+    from provision.report.jsonout import error_json, many_json, plan_json
+    from provision.report.verdict import worst
+
     catalog = load_catalog()
-    options = run.RunOptions(steps=desired.steps(loaded))
+    options = run.RunOptions(steps=steps, first=first)
     wants_script = output.format == "sh"
 
     def planned(transport: Transport, progress: Progress, _ask: Ask | None) -> Planned:

@@ -67,12 +67,14 @@ def command(
     The work goes on on the machine if the connection breaks or this command is stopped; the same command, or `mlhost status --follow`, finds
     it again.
     """
-    from provision.cli.ahead import ahead
+    from provision.cli.ahead import ahead, look_ahead
     from provision.cli.output import check_out
 
     check_out(output)
     opened = ahead(targets, connection)
     loaded = desired.load()
+    steps = desired.steps(loaded)
+    first = look_ahead(opened, loaded.spec, steps)
 
     from provision import run
     from provision.catalog import load as load_catalog
@@ -84,7 +86,6 @@ def command(
         "Stopped here. What has begun on the machine goes on there; follow it with: "
         f"{' '.join(['mlhost status --follow', *targets])}"
     )
-    steps = desired.steps(loaded)
     itself = self_command(desired, loaded, yes=yes, reboot=reboot, lock_wait=lock_wait, timeout=timeout)
     return report_hosts(
         ctx,
@@ -95,7 +96,7 @@ def command(
             transport,
             loaded,
             catalog,
-            run.RunOptions(yes=yes, reboot=allowed, lock_wait=lock_wait, timeout=timeout, ask=ask, self_command=itself, steps=steps),
+            run.RunOptions(yes=yes, reboot=allowed, lock_wait=lock_wait, timeout=timeout, ask=ask, self_command=itself, steps=steps, first=first),
             progress,
         ),
         opened,

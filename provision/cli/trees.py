@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from provision.errors import UsageError
-from provision.playbook import Loaded
+
+if TYPE_CHECKING:
+    from provision.playbook import Loaded
 
 MAX_CAPTURE = 64 * 1024 * 1024
 

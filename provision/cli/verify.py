@@ -40,19 +40,21 @@ def command(
     It looks at everything the plan would look at, then runs the smoke container: with GPUs, `nvidia-smi` in it must see exactly the GPUs that
     the host and the PCI bus have.
     """
-    from provision.cli.ahead import ahead
+    from provision.cli.ahead import ahead, look_ahead
     from provision.cli.output import check_out
 
     check_out(output)
     opened = ahead(targets, connection)
     loaded = desired.load()
+    steps = desired.steps(loaded)
+    first = look_ahead(opened, loaded.spec, steps)
 
     from provision import prove, run
     from provision.catalog import load as load_catalog
     from provision.cli.hosts import report_hosts
 
     catalog = load_catalog()
-    options = run.RunOptions(timeout=timeout, steps=desired.steps(loaded))
+    options = run.RunOptions(timeout=timeout, steps=steps, first=first)
     return report_hosts(
         ctx, targets, connection, output, lambda transport, progress, _ask: prove.verify(transport, loaded, catalog, options, progress), opened
     )

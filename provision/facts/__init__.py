@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from provision.errors import ProbeFailed
-from provision.facts import apt, docker, journal, nvidia, packages, storage, system
+from provision.facts import apt, docker, journal, nvidia, packages, rpm, storage, system
 from provision.facts.text import ABSENT, Sections, get, line, number, pairs, rows
 from provision.model import Facts, PciDevice
 
@@ -38,6 +38,7 @@ def parse(sections: Sections, host: str = "") -> Facts:
     installed = packages.packages(sections, present, live)
     units = packages.units(sections)
     sources, source_texts, unread = apt.sources(sections)
+    rpm_sources, rpm_texts = rpm.sources(sections)
     users = dict(row.rsplit(":", 1) for row in rows(get(sections, "passwd").text) if ":" in row)
     paths, unknown_paths = storage.paths(sections)
     configuration = get(sections, "daemon_json")
@@ -74,6 +75,16 @@ def parse(sections: Sections, host: str = "") -> Facts:
         apt_source_texts=source_texts,
         keyrings=apt.keyrings(sections),
         apt_proxy=apt.proxy(sections),
+        managers=rpm.managers(programs),
+        rpm_sources=rpm_sources,
+        rpm_source_texts=rpm_texts,
+        rpm_keys=rpm.keys(sections),
+        modules=rpm.modules(sections),
+        releasever=rpm.releasever(sections),
+        initramfs=rpm.initramfs(programs),
+        selinux=rpm.selinux(sections, present, live),
+        firewalls=system.firewalls(sections, units),
+        instance=system.instance(sections),
         units=units,
         locks=packages.locks(sections),
         cloud_init=system.cloud_init(sections, present, frozenset(programs)),

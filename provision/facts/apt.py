@@ -82,7 +82,7 @@ def sources(sections: Sections) -> tuple[tuple[AptSource, ...], dict[str, str], 
     unread: list[str] = []
     for name, section in sections.items():
         kind, _, path = name.partition(":")
-        if kind != "file":
+        if kind != "file" or path.endswith(".repo"):
             continue
         if section.rc == 0:
             texts[path] = section.text

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from provision.facts import rpm
 from provision.facts.system import ARCHITECTURES
 from provision.facts.text import ABSENT, Sections, get, number, rows
 from provision.model import Lock, Package, Unit
 
-_LOCK_HOLDERS = ("/var/lib/dpkg/", "/var/lib/apt/", "/var/cache/apt/")
+_LOCK_HOLDERS = ("/var/lib/dpkg/", "/var/lib/apt/", "/var/cache/apt/", "/rpm/.rpm.lock", "/dnf/rpmtransaction.lock", "/zypp.pid", "/.tdnf-instance-lockfile")
 
 
 def packages(sections: Sections, present: frozenset[str], live: bool) -> dict[str, Package] | None:
     """The packages that matter, by name (`name:arch` for a foreign architecture beside the native one). None if unknown."""
     dpkg = get(sections, "dpkg")
     if dpkg.rc == ABSENT:
-        if not present & {"/var/lib/rpm", "/usr/lib/sysimage/rpm"}:
-            return {}
-        return _rpm(get(sections, "rpm").text) if live and get(sections, "rpm").rc == 0 else None
+        return rpm.packages(sections) if rpm.has_database(present, live) else {}
     if dpkg.rc != 0 or get(sections, "dpkg_read").rc != 0:
         return None
     found: dict[str, Package] = {}
@@ -28,16 +27,6 @@ def packages(sections: Sections, present: frozenset[str], live: bool) -> dict[st
         found[f"{name}:{arch}" if foreign else name] = package
         if foreign:
             found.setdefault(name, package)
-    return found
-
-
-def _rpm(text: str) -> dict[str, Package]:
-    found = {}
-    for row in rows(text):
-        parts = row.split()
-        if len(parts) == 3:
-            version = parts[2].replace("(none):", "")
-            found[parts[0]] = Package(parts[0], version, arch=parts[1])
     return found
 
 
@@ -64,7 +53,7 @@ def units(sections: Sections) -> dict[str, Unit]:
 
 
 def locks(sections: Sections) -> tuple[Lock, ...]:
-    """Who holds a lock of apt's or dpkg's.
+    """Who holds a lock of a package manager's.
 
     /proc/locks names a file by its inode alone, which another file system may use too; as root the probe lists the holder's open
     files, and a holder with none of the locks open is somebody else.
@@ -87,4 +76,6 @@ def locks(sections: Sections) -> tuple[Lock, ...]:
     for inode, pid, command in held:
         if inode in paths and not (pid in listed and pid not in opened):
             found.append(Lock(paths[inode], number(pid) or 0, command))
+    named = {lock.path for lock in found}
+    found += [lock for lock in rpm.lock_pids(sections) if lock.path not in named]
     return tuple(dict.fromkeys(found))

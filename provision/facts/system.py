@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from provision.facts.text import ABSENT, Sections, get, json_object, line, mapping, rows
-from provision.model import OsRelease
+from provision.facts.text import ABSENT, Sections, get, json_object, line, mapping, pairs, rows
+from provision.model import OsRelease, Unit
 
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.DOTALL)
 # Values that mean the same with and without a shell: no quote, escape or expansion inside.
@@ -145,3 +146,18 @@ def cloud_init(sections: Sections, present: frozenset[str], programs: frozenset[
     if any(stage.get("recoverable_errors") for stage in stages):
         return "degraded"
     return "done"
+
+
+def firewalls(sections: Sections, units: Mapping[str, Unit]) -> tuple[str, ...]:
+    """The firewalls that are at work. ufw's unit is active even where ufw is off, so its own configuration counts."""
+    firewalld = units.get("firewalld.service")
+    found = ["firewalld"] if firewalld and firewalld.active == "active" else []
+    if any(row.strip().lower() == "enabled=yes" for row in rows(get(sections, "ufw").text)):
+        found.append("ufw")
+    return tuple(found)
+
+
+def instance(sections: Sections) -> dict[str, str]:
+    """`type`, `region` and `zone` as the cloud's metadata service tells them; empty where it was not or could not be asked."""
+    told = pairs(get(sections, "metadata").text)
+    return {key: told[key] for key in ("type", "region", "zone") if re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", told.get(key, ""))}

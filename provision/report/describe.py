@@ -15,7 +15,7 @@ def describe(action: actions.Action) -> str:
     return function(action) if function else actions.kind(action)
 
 
-def _repository(action: actions.AptRepository) -> str:
+def _repository(action: actions.AptRepository | actions.RpmRepository) -> str:
     words = f"package source {action.path}"
     if action.key:
         words += f", signed by {short_fingerprint(action.key.fingerprints)}"
@@ -28,10 +28,16 @@ def short_fingerprint(fingerprints: tuple[str, ...]) -> str:
     return fingerprints[0][-16:] if fingerprints else "nobody"
 
 
+def _package(package: actions.Package) -> str:
+    if package.version.startswith("@"):
+        return f"{package.name} (the version of {package.version[1:]})"
+    return f"{package.name} {package.version}".strip()
+
+
 def _packages(action: actions.Packages) -> str:
     parts = []
     if action.install:
-        parts.append("install " + listing(f"{p.name} {p.version}".strip() for p in action.install))
+        parts.append("install " + listing(_package(p) for p in action.install))
     if action.remove:
         parts.append("remove " + listing(action.remove))
     return "; ".join(parts) or "nothing to install"
@@ -59,6 +65,7 @@ def _file(action: actions.File) -> str:
 
 _BY_KIND: dict[type, Callable[[Any], str]] = {
     actions.AptRepository: _repository,
+    actions.RpmRepository: _repository,
     actions.Packages: _packages,
     actions.Hold: lambda a: f"hold {listing(a.packages)} at this version",
     actions.File: _file,

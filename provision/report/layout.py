@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from provision.report.sanitize import line
-from provision.values import dataclass
 
 _SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _QUANTITY = re.compile(r"(\d) (s|min|h|MB|GiB|GPUs?)\b")

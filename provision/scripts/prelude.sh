@@ -88,6 +88,11 @@ has_no_file() { # PATH...
     done
 }
 
+relabel() { # FILE...: the labels that SELinux's own rules give them, where it is on: a copy or a moved file may bring another one along
+    if [ ! -e "$ROOT/sys/fs/selinux/enforce" ] || ! command -v restorecon >/dev/null 2>&1; then return 0; fi
+    restorecon "$@" || printf 'restorecon failed for %s\n' "$*" >&2
+}
+
 keep_file() { # FILE: remember it as it is now, so that put_back can restore it; keep the first state of this run as a backup
     keep_count=$(wc -l <"$WORK/kept")
     keep_copy=$WORK/kept.$((keep_count + 0))
@@ -116,7 +121,7 @@ put_back() { # everything kept since kept_none is as it was
             rm -f "$put_back_file" || put_back_rc=1
         else
             put_back_temp=$(dirname "$put_back_file")/.mlhost.back.$$
-            cp -pP "$put_back_copy" "$put_back_temp" && mv -f "$put_back_temp" "$put_back_file" || put_back_rc=1
+            cp -pP "$put_back_copy" "$put_back_temp" && mv -f "$put_back_temp" "$put_back_file" && relabel "$put_back_file" || put_back_rc=1
         fi
     done <"$WORK/kept.reversed"
     kept_none
@@ -136,6 +141,7 @@ put() { # PATH MODE OWNER CONTENT [base64]: the file has this content, at once o
     if decoded "$4" "${5:-}" >"$put_temp" && own "$3" "$put_temp" && chmod "$2" "$put_temp"; then
         sync "$put_temp" 2>/dev/null || sync
         if mv -f "$put_temp" "$put_file"; then
+            relabel "$put_dir" "$put_file"
             receipt file "$1" "$(sha256 "$put_file")"
             return 0
         fi

@@ -1,7 +1,7 @@
 #!/bin/sh
 # What this machine is, as raw text: read-only, POSIX sh (dash, bash, busybox ash), one round trip.
 #
-#   sh -s -- MARK [--root DIR] [--arch ARCH] [--asked-at EPOCH] [--path P]... [--disk P]... [--package P]... [--deep]
+#   sh -s -- MARK [--root DIR] [--arch ARCH] [--asked-at EPOCH] [--path P]... [--disk P]... [--package P]... [--deep] [--no-metadata]
 #
 # Prints sections: a line `@@MARK name rc`, the raw text, a newline; the last is `@@MARK end 0`. Without `end` the answer was cut short.
 # Nothing is interpreted here and nothing is written. rc is 0, what a command returned, or one of these (after errno):
@@ -142,7 +142,8 @@ find_program() {
 programs() {
     TEXT=''
     for name in timeout docker dockerd podman nvidia-smi nvidia-ctk nvidia-container-runtime-hook nvidia-container-runtime nvidia-cdi-hook \
-        apt-get dnf zypper rpm snap sudo curl wget python3 gpg gpgv modinfo mokutil cloud-init systemctl; do
+        apt-get dnf dnf5 yum tdnf microdnf zypper rpm snap sudo curl wget python3 gpg gpgv modinfo mokutil cloud-init systemctl \
+        update-initramfs dracut mkinitrd; do
         find_program "$name" || continue
         TEXT="$TEXT$name $P$NL"
         case $name in
@@ -152,6 +153,7 @@ programs() {
             nvidia-smi) P_smi=$P ;;
             nvidia-ctk) P_ctk=$P ;;
             curl) P_curl=$P ;;
+            wget) P_wget=$P ;;
             modinfo) P_modinfo=$P ;;
             systemctl) P_systemctl=$P ;;
             rpm) P_rpm=$P ;;
@@ -167,7 +169,8 @@ present() {
         /sys/firmware/efi /sys/firmware/efi/efivars /sys/bus/pci/devices /sys/devices /sys/module /sys/module/nvidia /sys/module/nouveau \
         /usr/bin/nvidia-uninstall /var/snap/docker /snap/bin/docker /etc/cloud/cloud-init.disabled /run/cloud-init/disabled \
         /run/cloud-init/enabled /var/lib/cloud/instance/boot-finished /run/reboot-required /var/lib/dpkg/status /var/lib/rpm \
-        /usr/lib/sysimage/rpm /run/docker.pid /run/docker.sock /run/mlhost/docker.loaded /proc/driver/nvidia /var/lib/mlhost /dev/kvm; do
+        /usr/lib/sysimage/rpm /var/lib/rpm/rpmdb.sqlite /var/lib/rpm/Packages /var/lib/rpm/Packages.db /usr/lib/sysimage/rpm/rpmdb.sqlite \
+        /usr/lib/sysimage/rpm/Packages.db /sys/fs/selinux /run/docker.pid /run/docker.sock /run/mlhost/docker.loaded /proc/driver/nvidia /var/lib/mlhost /dev/kvm; do
         at "$path" || continue
         if [ -e "$R" ]; then TEXT="$TEXT$path$NL"; else
             why_not
@@ -261,12 +264,72 @@ secure_boot() {
 }
 
 dmi() {
-    TEXT=''
+    TEXT='' CLOUD=''
     for key in sys_vendor product_name product_version board_vendor bios_vendor bios_version chassis_vendor chassis_asset_tag; do
         line "/sys/class/dmi/id/$key" || continue
         TEXT="$TEXT$key=$V$NL"
+        case $key=$V in
+            'sys_vendor=Amazon EC2') CLOUD=aws ;;
+            'product_name=Google Compute Engine') CLOUD=gcp ;;
+            'chassis_asset_tag=7783-7084-3265-9085-8269-3286-77') CLOUD=azure ;;
+            'chassis_asset_tag=OracleCloud.com') CLOUD=oci ;;
+        esac
     done
     emit dmi 0 "$TEXT"
+}
+
+# asked HEADER URL...: the answers, a line each. Nothing else may answer in the service's place, and it has a second.
+asked() {
+    header=$1
+    shift
+    if [ -n "$P_curl" ]; then
+        # The header by a pipe: it may hold a token, which other users must not see among the arguments.
+        printf 'header = "%s"\n' "$header" |
+            bounded 2 curl -q -sS -f --noproxy '*' --connect-timeout 1 --max-time 1 -K - -w '\n' "$@" 2>/dev/null
+        return
+    fi
+    for url in "$@"; do
+        bounded 2 wget -q -O - -T 1 -t 1 --no-proxy --header="$header" "$url" 2>/dev/null || return
+        echo
+    done
+}
+
+# metadata: instance type, region and zone, where the firmware says whose machine this is.
+metadata() {
+    [ -n "$CLOUD" ] || return 0
+    if [ -z "$P_curl$P_wget" ]; then emit metadata 127 ''; return; fi
+    service=http://169.254.169.254
+    case $CLOUD in
+        aws)
+            # Its header would stand among wget's arguments, and busybox's knows no PUT.
+            if [ -z "$P_curl" ]; then emit metadata 127 ''; return; fi
+            token=$(bounded 2 curl -q -sS -f --noproxy '*' --connect-timeout 1 --max-time 1 -X PUT \
+                -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$service/latest/api/token" 2>/dev/null)
+            rc=$?
+            case $token in '' | *[!A-Za-z0-9+/=_.-]*) [ "$rc" != 0 ] || rc=22; emit metadata "$rc" ''; return ;; esac
+            TEXT=$(asked "X-aws-ec2-metadata-token: $token" "$service/latest/meta-data/instance-type" "$service/latest/meta-data/placement/region" \
+                "$service/latest/meta-data/placement/availability-zone")
+            ;;
+        gcp) TEXT=$(asked 'Metadata-Flavor: Google' "$service/computeMetadata/v1/instance/machine-type" "$service/computeMetadata/v1/instance/zone") ;;
+        azure)
+            version='api-version=2021-02-01&format=text'
+            TEXT=$(asked 'Metadata: true' "$service/metadata/instance/compute/vmSize?$version" "$service/metadata/instance/compute/location?$version" \
+                "$service/metadata/instance/compute/zone?$version")
+            ;;
+        oci) TEXT=$(asked 'Authorization: Bearer Oracle' "$service/opc/v2/instance/shape" "$service/opc/v2/instance/region" "$service/opc/v2/instance/availabilityDomain") ;;
+    esac
+    rc=$?
+    type='' region='' zone=''
+    { IFS= read -r type; IFS= read -r region; IFS= read -r zone; } <<END
+$TEXT
+END
+    # Google's are paths that begin with the project's number.
+    if [ "$CLOUD" = gcp ]; then type=${type##*/} zone=${region##*/} region=${region##*/} region=${region%-*}; fi
+    TEXT=''
+    for V in "type=$type" "region=$region" "zone=$zone"; do
+        case ${V#*=} in '' | *[!A-Za-z0-9._:-]*) ;; *) TEXT="$TEXT$V$NL" ;; esac
+    done
+    emit metadata "$rc" "$TEXT"
 }
 
 nodes() {
@@ -291,7 +354,7 @@ libraries() {
 
 # keys: signing keys as base64 (section key64:PATH) or, without that program, as hex (keyhex:PATH).
 keys() {
-    for folder in /etc/apt/keyrings /usr/share/keyrings /etc/apt/trusted.gpg.d; do
+    for folder in /etc/apt/keyrings /usr/share/keyrings /etc/apt/trusted.gpg.d /etc/pki/rpm-gpg; do
         at "$folder" || continue
         found=$R
         for entry in "$found"/*; do
@@ -301,6 +364,8 @@ keys() {
             case $folder/$base in
                 /etc/apt/keyrings/*) ;;
                 */docker* | */nvidia* | */cuda* | */libnvidia* | */mlhost*) ;;
+                /etc/pki/rpm-gpg/*[Dd]ocker* | /etc/pki/rpm-gpg/*[Nn][Vv][Ii][Dd][Ii][Aa]* | /etc/pki/rpm-gpg/*[Cc][Uu][Dd][Aa]*) ;;
+                /etc/pki/rpm-gpg/*mlhost* | /etc/pki/rpm-gpg/*EPEL*) ;;
                 *) continue ;;
             esac
             state "$folder/$base"
@@ -448,6 +513,19 @@ disks() {
     emit df_inodes $? "$TEXT"
 }
 
+# lock_pids: package managers that say in a file who they are, and are still there.
+lock_pids() {
+    TEXT=''
+    for path in /var/lib/dnf/rpmdb_lock.pid /var/cache/dnf/metadata_lock.pid /var/cache/dnf/download_lock.pid /run/yum.pid /run/zypp.pid; do
+        line "$path" || continue
+        case $V in '' | *[!0-9]*) continue ;; esac
+        pid=$V
+        line "/proc/$pid/comm" || continue
+        TEXT="$TEXT$path $pid $V$NL"
+    done
+    emit lock_pids 0 "$TEXT"
+}
+
 # blocks: whole disks. What is on one is asked only of those that look unused.
 blocks() {
     TEXT=''
@@ -550,7 +628,7 @@ units() {
     if [ -z "$P_systemctl" ] || [ ! -d /run/systemd/system ]; then emit units 127 ''; return; fi
     TEXT=$(bounded 20 systemctl show --no-pager -p Id,LoadState,ActiveState,SubState,UnitFileState docker.service docker.socket \
         containerd.service nvidia-persistenced.service nvidia-cdi-refresh.service nvidia-cdi-refresh.path nvidia-fabricmanager.service \
-        apt-daily.service apt-daily-upgrade.service snap.docker.dockerd.service mlhost-continue.service)
+        apt-daily.service apt-daily-upgrade.service firewalld.service packagekit.service dnf-automatic.service snap.docker.dockerd.service mlhost-continue.service)
     emit units $? "$TEXT"
 }
 
@@ -578,7 +656,8 @@ driver() {
 
 # packages NAMES: dpkg's own file, the packages that matter and those that are in a bad state.
 packages() {
-    if state /var/lib/dpkg/status; then
+    # An rpm system may have dpkg as a mere program, with a file of its own that is empty.
+    if state /var/lib/dpkg/status && { [ -s "$R" ] || [ -z "$P_rpm" ]; }; then
         frame dpkg 0
         awk -v more=" $1 " '
             function flush() {
@@ -602,10 +681,18 @@ packages() {
         # The exit code comes after the text here: a half-read file must not pass for a whole one.
         emit dpkg_read $? ''
     else
-        emit dpkg $? ''
+        state /var/lib/dpkg/status
+        rc=$?
+        [ "$rc" != 0 ] || rc=2
+        emit dpkg "$rc" ''
         if [ -n "$P_rpm" ] && [ -n "$LIVE" ]; then
-            TEXT=$(bounded 60 rpm -qa --qf '%{NAME} %{ARCH} %{EPOCH}:%{VERSION}-%{RELEASE}\n' |
-                awk '/^(docker|containerd|moby-|podman|runc|nvidia|libnvidia|cuda|datacenter-gpu|dcgm|kernel|kmod-nvidia|dkms|dnf|buildah)/')
+            TEXT=$({ bounded 60 rpm -qa --qf '%{NAME} %{ARCH} %{EPOCH}:%{VERSION}-%{RELEASE}\n'; echo "! $?"; } | awk -v more=" $1 " '
+                $1 == "!" { rc = $2; next }
+                /^(docker|containerd|moby-|podman|buildah|runc|crun|nvidia|libnvidia|libcuda|cuda|datacenter-gpu|dcgm|[ak]?kmods?-nvidia|gpg-pubkey )/ ||
+                /^(kernel|dkms|dnf|libdnf|python3-dnf-plugin|yum|tdnf|zypper|rpm |epel-release|elrepo-release|rpmfusion|xorg-x11-drv-nvidia)/ ||
+                /^(ca-certificates|container-selinux|iptables|nftables|curl|wget|gnupg2|kmod|mokutil|cloud-init|python3|dracut|libcgroup|PackageKit) / ||
+                index(more, " " $1 " ") { if (count++ < 3000) print }
+                END { exit rc }')
             emit rpm $? "$TEXT"
         fi
     fi
@@ -651,7 +738,6 @@ quick() {
     one nvidia_loaded /sys/module/nvidia/version
     container
     secure_boot
-    dmi
     libraries
     keys
     journal
@@ -667,6 +753,18 @@ quick() {
     want_all file file: /etc/apt/sources.list.d '*.list' '*.sources'
     want_all file file: /etc/yum.repos.d '*.repo'
     want_all file file: /etc/zypp/repos.d '*.repo'
+    one releasever /etc/dnf/vars/releasever
+    one releasever_yum /etc/yum/vars/releasever
+    one selinux /sys/fs/selinux/enforce
+    want file selinux_config /etc/selinux/config
+    want file ufw /etc/ufw/ufw.conf
+    want file lock:/etc/dnf/plugins/versionlock.list /etc/dnf/plugins/versionlock.list
+    want file lock:/etc/dnf/versionlock.toml /etc/dnf/versionlock.toml
+    want file lock:/etc/yum/pluginconf.d/versionlock.list /etc/yum/pluginconf.d/versionlock.list
+    want file lock:/etc/zypp/locks /etc/zypp/locks
+    want_all file lock: /etc/tdnf/locks.d '*.conf'
+    want_all file module: /etc/dnf/modules.d '*.module'
+    want file module:/usr/lib/sysimage/libdnf5/modules.toml /usr/lib/sysimage/libdnf5/modules.toml
     want proxy proxy:/etc/apt/apt.conf /etc/apt/apt.conf
     want_all proxy proxy: /etc/apt/apt.conf.d '*'
     want_all cdi cdi: /etc/cdi '*'
@@ -681,9 +779,11 @@ quick() {
     if [ -n "$LIVE" ]; then
         nodes
         blocks
+        lock_pids
         want mounts mounts /proc/mounts
         # shellcheck disable=SC2012 # the inode number is what is wanted
-        inodes=$(ls -di /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock)
+        inodes=$(ls -di /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock \
+            /var/lib/rpm/.rpm.lock /usr/lib/sysimage/rpm/.rpm.lock /run/dnf/rpmtransaction.lock /run/zypp.pid /run/.tdnf-instance-lockfile)
         want locks locks /proc/locks
     fi
     # By the environment: not every awk takes a newline in -v.
@@ -709,7 +809,7 @@ quick() {
             i = 0
             while ((cmd | getline fd) > 0) {
                 if (i++ == 0) add("fds " pid)
-                if (match(fd, /-> .*\/lock(-frontend)?$/)) add("fd " pid " " substr(fd, RSTART + 3))
+                if (match(fd, /-> .*\/(lock(-frontend)?|\.rpm\.lock|rpmtransaction\.lock|zypp\.pid|\.tdnf-instance-lockfile)$/)) add("fd " pid " " substr(fd, RSTART + 3))
             }
             close(cmd)
         }
@@ -763,8 +863,8 @@ main() {
     export LC_ALL PATH
     unset DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CDPATH GREP_OPTIONS POSIXLY_CORRECT BLOCKSIZE DF_BLOCK_SIZE BLOCK_SIZE
     IFS=' '"$TAB$NL"
-    MARK=${1:-0} LIVE=1 ROOT='' ARCH='' ASKED='' DISKS='' NAMED='' PATHS=/etc/docker/daemon.json DEEP=''
-    P_timeout='' P_docker='' P_podman='' P_smi='' P_ctk='' P_curl='' P_modinfo='' P_systemctl='' P_rpm=''
+    MARK=${1:-0} LIVE=1 ROOT='' ARCH='' ASKED='' DISKS='' NAMED='' PATHS=/etc/docker/daemon.json DEEP='' CLOUD='' ASK=1
+    P_timeout='' P_docker='' P_podman='' P_smi='' P_ctk='' P_curl='' P_wget='' P_modinfo='' P_systemctl='' P_rpm=''
     [ $# -eq 0 ] || shift
     while [ $# -gt 0 ]; do
         case $1 in
@@ -775,6 +875,7 @@ main() {
             --disk) DISKS=$DISKS$2$NL; shift ;;
             --package) NAMED="$NAMED $2"; shift ;;
             --deep) DEEP=1 ;;
+            --no-metadata) ASK='' ;;
             *) emit probe 22 "unknown argument $1"; return 2 ;;
         esac
         shift
@@ -805,14 +906,19 @@ main() {
     programs
     present
     pci
+    dmi
     IFS=$NL
     # Each part writes into a pipe while the next one runs, so the slow programs run side by side without a file.
     # shellcheck disable=SC2086 # split on purpose: one path a line
     if [ -n "$LIVE" ]; then
+        [ -n "$ASK" ] || CLOUD=''
         { docker_info; driver; } </dev/null | {
             { units; rootless; } </dev/null | {
                 IFS=' '"$TAB$NL"
-                packages "$NAMED" </dev/null | { quick; newer; set -f; IFS=$NL; paths $PATHS; IFS=$NL; disks $DISKS; cat; }
+                if [ -n "$CLOUD" ]; then metadata </dev/null; fi | {
+                    packages "$NAMED" </dev/null | { quick; newer; set -f; IFS=$NL; paths $PATHS; IFS=$NL; disks $DISKS; cat; }
+                    cat
+                }
                 cat
             }
             cat

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from provision.catalog import Catalog
 from provision.model import OK, REFUSED, Decision, Facts, Item, Notice, Problem, State
 from provision.rows import Platform
 from provision.spec import Spec
-from provision.values import dataclass
 
 # The order in which items are carried out, whatever step they come from: sources first, then one package transaction, then what needs the packages.
 REPAIR, SOURCES, BEFORE_PACKAGES, PACKAGES, MODULES, FILES, SERVICES, ACCESS, PROOF = range(10, 100, 10)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from provision.actions import Package, Packages
 from provision.model import CHANGE, REFUSED, Decision, Item, Notice, Problem
 from provision.rows import Repository
 from provision.steps import PACKAGES, Context, Result, repository, settled
 from provision.steps.engine import MOBY, Engine, Present, beside, fate, numbers, present, restarts, satisfies, there
-from provision.values import dataclass
 
 STEP = "docker"
+ENGINES = ("docker", "moby-")
+DOWNGRADE = {
+    "apt": "apt-get install --allow-downgrades",
+    "dnf": "dnf downgrade",
+    "dnf5": "dnf downgrade",
+    "yum": "yum downgrade",
+    "tdnf": "tdnf downgrade",
+    "zypper": "zypper install --oldpackage",
+}
 
 
 def nothing() -> dict[str, object]:
@@ -26,14 +34,14 @@ def decide(ctx: Context) -> tuple[Result, Engine | None]:
         what = "What is installed on this host" if facts.packages is None else "Whether Docker is on this host"
         problem = Problem("docker/unknown", f"{what} could not be read.", "Run mlhost as root or with sudo rights on the host.")
         return _refusal(problem), None
-    have = present(facts)
+    have = present(facts, ctx.platform)
     problems = beside(facts, spec)
     keep = bool(have.source) and (spec.source == "auto" or have.source in (spec.source, "other"))
     engine: Engine | None
     if keep and satisfies(have.version, spec.version):
         result, engine = _kept(ctx, have)
     elif keep and (have.source in ("other", "moby") or numbers(have.version) > numbers(spec.version)):
-        return _refusal(_unfit(have, spec.version), *problems), None
+        return _refusal(_unfit(ctx, have), *problems), None
     else:
         result, engine = _installed(ctx, have)
     problems += result.problems
@@ -49,7 +57,8 @@ def _refusal(problem: Problem, *more: Problem) -> Result:
     return Result((item,), {STEP: Decision("refuse", problem.message, nothing())}, (problem, *more))
 
 
-def _unfit(have: Present, wanted: str) -> Problem:
+def _unfit(ctx: Context, have: Present) -> Problem:
+    wanted = ctx.spec.docker.version
     if have.source in ("other", "moby"):
         where = have.package or "outside the package manager"
         return Problem(
@@ -61,7 +70,7 @@ def _unfit(have: Present, wanted: str) -> Problem:
         "docker/version",
         f"{have.name} is installed, the playbook pins {wanted}, which is older; mlhost does not downgrade an engine.",
         f"Set `docker.version` to {'.'.join(map(str, numbers(have.version)[:3]))!r} (or drop it), or downgrade by hand with "
-        "`apt-get install --allow-downgrades`.",
+        f"`{DOWNGRADE[ctx.platform.package_manager]}`.",
     )
 
 
@@ -109,13 +118,25 @@ def _choose(ctx: Context, have: Present) -> _Choice | Problem:
             fix = "Use `--set docker.source=distro` or `auto`."
             return Problem("docker/source", f"Docker has no repository for {where}.", fix)
         pinned = ("docker-ce", "docker-ce-cli")
-        packages = tuple(Package(n, glob(spec.version, repo.epoch) if n in pinned else "") for n in repo.packages)
-        return _Choice(source, because, repo, packages, (*platform.docker_remove, *MOBY))
+        packages = tuple(Package(n, _asked(ctx, repo.epoch) if n in pinned else "") for n in repo.packages)
+        return _Choice(source, because, repo, packages + _modules(ctx), (*platform.docker_remove, *_others(ctx)))
     if not platform.distro_docker_packages:
         fix = "Use `--set docker.source=docker-ce`."
         return Problem("docker/source", f"{platform.id} {platform.version} has no Docker package of its own.", fix)
-    packages = tuple(Package(n, glob(spec.version, "")) for n in platform.distro_docker_packages)
-    return _Choice(source, because, None, packages, (*platform.distro_docker_remove, *MOBY))
+    # What goes with the engine on some systems (a parser) has a version of its own.
+    packages = tuple(Package(n, _asked(ctx, "") if n.startswith(ENGINES) else "") for n in platform.distro_docker_packages)
+    return _Choice(source, because, None, packages + _modules(ctx), (*platform.distro_docker_remove, *_others(ctx)))
+
+
+def _others(ctx: Context) -> tuple[str, ...]:
+    """Microsoft's engine, which is a stranger everywhere but where it is the distribution's own."""
+    return () if MOBY[0] in ctx.platform.distro_docker_packages else MOBY
+
+
+def _modules(ctx: Context) -> tuple[Package, ...]:
+    """Kernel modules that Docker needs and that the distribution leaves out of its kernel package."""
+    kernel = ctx.catalog.kernel(ctx.platform, ctx.facts.kernel) if ctx.facts.kernel else None
+    return tuple(map(Package, kernel.docker)) if kernel else ()
 
 
 def _automatic(ctx: Context, have: Present, repo: Repository | None) -> tuple[str, str]:
@@ -125,10 +146,18 @@ def _automatic(ctx: Context, have: Present, repo: Repository | None) -> tuple[st
     if repo is None:
         return "distro", f"because Docker has no repository for {platform.id} {platform.version} on {platform.arch}"
     failed = repository.unreachable(ctx, repo)
-    if failed:
+    if failed and platform.distro_docker_packages:
         return "distro", f"because Docker's repository cannot be used from here ({failed})"
     reached = " and can be reached" if repo.index_url in ctx.facts.reach else ""
-    return "docker-ce", f"because Docker's repository serves {platform.id} {platform.codename}{reached}"
+    return "docker-ce", f"because Docker's repository serves {platform.id} {platform.codename or platform.version}{reached}"
+
+
+def _asked(ctx: Context, epoch: str) -> str:
+    """The package manager's pattern for the playbook's version. rpm's needs neither epoch nor release."""
+    version = ctx.spec.docker.version
+    if ctx.platform.family == "debian":
+        return glob(version, epoch)
+    return version if len(numbers(version)) > 2 or not version else f"{version}.*"
 
 
 def glob(version: str, epoch: str) -> str:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from provision.actions import Reboot
 from provision.model import CHANGE, Decision, Item, Notice, Nvidia, Problem
 from provision.rows import version_key
-from provision.steps import MODULES, PACKAGES, Context, Result, driver_install, fabric, gpus, installed, plural, settled
+from provision.steps import MODULES, PACKAGES, Context, Result, drift, driver_install, fabric, gpus, installed, plural, settled
+from provision.steps.engine import there
 from provision.steps.gpus import Gpu
-from provision.values import dataclass
 
 STEP = "driver"
 
 
 @dataclass(frozen=True)
 class Driver:
-    """What the later steps can count on: usable GPUs, and whether a driver is `working`, `planned` or there will be `none`."""
+    """What the later steps can count on: usable GPUs, whether a driver is `working`, `planned` or there will be `none`, and what is known of it."""
 
     count: int
     state: str
+    source: str | None = None
+    version: str = ""
 
 
 def nothing() -> dict[str, object]:
@@ -52,7 +57,8 @@ def decide(ctx: Context) -> tuple[Result, Driver]:
             message = "The playbook requires a GPU, and there is no NVIDIA GPU on this machine's PCI bus."
             fix = "Check the instance type or the card's seating, or use `--set gpu=auto` for a plain Docker host."
             return _refuse(Problem("driver/no-gpu", message, fix))
-        return _skip("there is no NVIDIA GPU on the PCI bus")
+        why, told = _without(ctx)
+        return _skip(why, *told)
     nvidia = facts.nvidia or Nvidia()
     if _works(ctx, nvidia):
         short = _short(ctx, nvidia)
@@ -75,7 +81,23 @@ def decide(ctx: Context) -> tuple[Result, Driver]:
     result = driver_install.decide(ctx, own, chosen)
     if result.decisions[STEP].action == "refuse":
         return result, Driver(0, "none")
-    return result, Driver(len(own), "planned")
+    version = chosen.version or ctx.catalog.branch(chosen.branch).newest_release
+    return result, Driver(len(own), "planned", chosen.source, version)
+
+
+def _without(ctx: Context) -> tuple[str, tuple[Notice, ...]]:
+    """Why there is nothing to drive, and what the cloud's instance type says to that."""
+    kind = gpus.instance(ctx)
+    plain = "there is no NVIDIA GPU on the PCI bus"
+    if kind is None:
+        return plain, ()
+    type_name = ctx.facts.instance["type"]
+    if kind.vendor != "nvidia":
+        why = f"{plain}: {type_name} has {kind.gpu}, which is not NVIDIA's"
+        text = f"{type_name} has {kind.gpu}, which mlhost does not set up. {kind.note}".strip()
+        return why, (Notice("driver/accelerator", text),)
+    text = f"The instance type {type_name} should have {kind.gpu}, but no NVIDIA GPU is on the PCI bus. {kind.note}".strip()
+    return plain, (Notice("driver/missing", text),)
 
 
 def _works(ctx: Context, nvidia: Nvidia) -> bool:
@@ -130,16 +152,34 @@ def _kept(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia, short: list[str]) 
     source = installed.source(ctx.facts, ctx.platform.base_id)
     manager = fabric.manager(ctx, own, source if source in ("distro", "cuda") else None, str(details["branch"]), version)
     state = {"version": version, "gpus": seen}
+    kept = _guarded(ctx, details, version)
     items = (
         settled(STEP, "driver/packages", "packages", why, state, PACKAGES),
+        *kept.items,
         *fabric.persistenced(ctx.facts, False),
         *manager.items,
     )
     notices = (
         [Notice("driver/count", f"{len(own)} GPUs are on the PCI bus, but the driver shows {seen}.")] if seen != len(own) else []
     )
+    notices += kept.notices
     decisions = {STEP: Decision("keep", why, {**nothing(), **details}), **manager.decisions}
-    return Result(items, decisions, manager.problems, tuple(notices), urls=manager.urls), Driver(len(own), "working")
+    after = Driver(len(own), "working", source, version)
+    problems = (*kept.problems, *manager.problems)
+    return Result(items, decisions, problems, tuple(notices), urls=manager.urls), after
+
+
+def _guarded(ctx: Context, details: Mapping[str, object], version: str) -> Result:
+    """The drift guard of a driver that is there, by the packages that it is known to be made of."""
+    source, branch, flavor = (str(details[key] or "") for key in ("source", "branch", "flavor"))
+    if source not in ("distro", "cuda"):
+        return Result(notices=drift.unknown(version) if source == "runfile" else ())
+    bundle = gpus.packages(ctx, source, branch, flavor)
+    if bundle and bundle.prebuilt and bundle.fallback and not any(there(ctx.facts, n) for n in bundle.packages if n.startswith("linux-modules-")):
+        bundle = bundle.fallback
+    if bundle is None or not all(there(ctx.facts, name) for name in bundle.packages if name != bundle.metapackage):
+        return Result()
+    return drift.guard(ctx, bundle, gpus.kernel_follows(ctx, bundle))
 
 
 def _pending(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia) -> tuple[Result, Driver]:
@@ -148,7 +188,8 @@ def _pending(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia) -> tuple[Result
     item = Item("driver/reboot", STEP, "reboot", CHANGE, why, expected, actual, Reboot(why), phase=MODULES)
     details = {**nothing(), **_there(ctx, nvidia), "branch": nvidia.on_disk.split(".", maxsplit=1)[0]}
     decisions = {STEP: Decision("keep", why, details), **fabric.skip("decided after the reboot")}
-    return Result((item,), decisions), Driver(len(own), "planned")
+    source = installed.source(ctx.facts, ctx.platform.base_id)
+    return Result((item,), decisions), Driver(len(own), "planned", source, nvidia.on_disk)
 
 
 def _broken(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia) -> Problem | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
+import re
 from collections.abc import Mapping
 
 from provision.actions import AptRepository, Command, File, KernelModule, Package, Packages
@@ -16,13 +16,15 @@ from provision.steps import (
     SOURCES,
     Context,
     Result,
+    drift,
     fabric,
     gpus,
     installed,
     repository,
+    rpm_repository,
     settled,
 )
-from provision.steps.engine import there
+from provision.steps.engine import fits, there
 from provision.steps.files import file_item
 from provision.steps.gpus import Choice, Gpu
 from provision.watched import BLACKLIST, PREFERENCES
@@ -36,60 +38,89 @@ BLACKLIST_TEXT = (
 MORE_COMPONENTS = "/etc/apt/sources.list.d/mlhost-non-free"
 # The ramdisk loads nouveau at the next boot unless it is made after the blacklist.
 INITRAMFS_CHECK = f'[ ! -e "/boot/initrd.img-$(uname -r)" ] || [ "/boot/initrd.img-$(uname -r)" -nt {BLACKLIST} ]'
+DRACUT_CHECK = f"""for image in "/boot/initramfs-$(uname -r).img" "/boot/initrd-$(uname -r)"; do
+    [ ! -e "$image" ] || [ "$image" -nt {BLACKLIST} ] || exit 1
+done"""
 
 
 def decide(ctx: Context, own: tuple[Gpu, ...], choice: Choice) -> Result:
     """Everything for the chosen driver, or the refusal."""
     facts, bundle = ctx.facts, choice.bundle
     repo = repository.of(ctx, bundle.repository) if bundle.repository else None
-    wanted = (*(Package(n, _asked(bundle.versions.get(n, ""))) for n in bundle.packages), *map(Package, _headers(ctx, choice)))
+    wanted = _wanted(ctx, choice)
     details: dict[str, object] = {
         "branch": choice.branch,
         "flavor": choice.flavor,
         "source": choice.source,
-        "packages": [p.name for p in wanted],
+        "packages": [*([bundle.follows] if bundle.follows else []), *(p.name for p in wanted)],
         "repository": repository.details(repo) if repo else None,
         "secure_boot": facts.secure_boot,
     }
     components = _components(ctx, choice) if bundle.components else None
-    remove = installed.modules_besides(facts, (p.name for p in wanted), choice.branch, choice.flavor == "open")
+    besides = installed.modules_besides(facts, (*bundle.packages, *(p.name for p in wanted)), choice.branch, choice.flavor == "open")
+    others = tuple(n for n in ctx.platform.driver_remove if there(facts, n) and n not in bundle.packages)
+    remove = tuple(dict.fromkeys((*besides, *others)))
     problem = components if isinstance(components, Problem) else _unbuildable(ctx, choice) or _unasked(ctx, choice, remove)
     if problem:
         item = Item("driver/packages", STEP, "packages", "refused", problem.message, phase=PACKAGES)
         decisions = {STEP: Decision("refuse", problem.message, details), **fabric.skip("there is no driver to match")}
         return Result((item,), decisions, (problem,))
     why = f"no working driver for {gpus.names(own)}: {choice.why}; from {_where(choice, repo)}"
-    items = [*_before(ctx, choice, repo), *([components] if isinstance(components, Item) else [])]
-    items.append(_packages(ctx, Packages(wanted, remove), bundle.versions, why))
+    sources, more = _sources(ctx, choice)
+    items = [*sources, *_before(ctx, choice, repo), *([components] if isinstance(components, Item) else [])]
+    items += _packages(ctx, choice, wanted, remove, why)
+    guarded = drift.guard(ctx, bundle, gpus.kernel_follows(ctx, bundle))
+    items += guarded.items
     items += _module(ctx)
     items += fabric.persistenced(facts, True)
     version = choice.version or ctx.catalog.branch(choice.branch).newest_release
-    manager = fabric.manager(ctx, own, choice.source, choice.branch, version)
+    manager = fabric.manager(ctx, own, choice.source, choice.branch, version, bundle.follows)
     known = {i.id for i in items}
     items += [i for i in manager.items if i.id not in known]
-    urls = (repo.index_url,) if repo else ()
+    urls = (repo.index_url, *more) if repo else ()
     decisions = {STEP: Decision("install", why, details), **manager.decisions}
-    return Result(tuple(items), decisions, manager.problems, _notices(ctx, choice), urls=urls)
+    problems = (*guarded.problems, *manager.problems)
+    if guarded.problems:
+        decisions[STEP] = Decision("refuse", guarded.problems[0].message, details)
+    return Result(tuple(items), decisions, problems, _notices(ctx, choice), urls=urls)
+
+
+def _wanted(ctx: Context, choice: Choice) -> tuple[Package, ...]:
+    """All packages of the transaction: the driver's own, and those it is built with."""
+    bundle = choice.bundle
+    names = [n for n in bundle.packages if n != bundle.follows]
+    # A module for one kernel comes with that kernel: the newest is the one that is still there.
+    globs = {} if bundle.kernel_suffix else bundle.versions
+    own = tuple(Package(n, f"@{bundle.follows}" if bundle.follows else _asked(globs.get(n, ""))) for n in names)
+    beside = (*_headers(ctx, choice), *bundle.extra, *([bundle.compiler] if bundle.compiler else []))
+    return (*own, *(Package(n, _asked(bundle.versions.get(n, ""))) for n in beside))
 
 
 def _headers(ctx: Context, choice: Choice) -> tuple[str, ...]:
     """Headers for the running kernel; and for those to come, where those come by a metapackage too."""
     meta = choice.bundle.headers_meta
+    if ctx.platform.family != "debian":
+        return (*choice.bundle.headers, *([meta] if meta else []))
     follows = bool(meta) and bool(ctx.facts.installed(meta.replace("linux-headers-", "linux-image-", 1)))
     return (*choice.bundle.headers, meta) if follows else choice.bundle.headers
 
 
 def _where(choice: Choice, repo: Repository | None) -> str:
     if repo:
-        return "NVIDIA's repository"
+        return "NVIDIA's repository" if repo.name == "cuda" else repo.title
     return "the distribution, as signed prebuilt modules" if choice.bundle.prebuilt else "the distribution"
 
 
 def _notices(ctx: Context, choice: Choice) -> tuple[Notice, ...]:
-    if ctx.facts.secure_boot is None and not choice.bundle.prebuilt:
+    bundle, notices = choice.bundle, []
+    if ctx.facts.secure_boot is None and not bundle.prebuilt:
         text = "Whether Secure Boot is on could not be read; if it is, the module built here will not load."
-        return (Notice("driver/secure-boot", text),)
-    return ()
+        notices.append(Notice("driver/secure-boot", text))
+    kernel = gpus.kernel(ctx.facts)
+    if not bundle.prebuilt and not bundle.headers and kernel:
+        text = f"Kernel {kernel} is not {ctx.platform.name}'s own, so no package is known that has its headers: the module is built only if they are there."
+        notices.append(Notice("driver/headers", text))
+    return tuple(notices)
 
 
 def _unbuildable(ctx: Context, choice: Choice) -> Problem | None:
@@ -141,24 +172,71 @@ def _unasked(ctx: Context, choice: Choice, remove: tuple[str, ...]) -> Problem |
     )
 
 
-def _packages(ctx: Context, action: Packages, globs: Mapping[str, str], why: str) -> Item:
-    have = {p.name: ctx.facts.installed(p.name) for p in action.install}
-    expected = {p.name: globs.get(p.name) or "any" for p in action.install}
-    if not action.remove and all(
-        version and fnmatch.fnmatchcase(version, globs.get(name, "*")) for name, version in have.items()
-    ):
-        built = "is not loaded yet" if ctx.facts.nvidia and ctx.facts.nvidia.on_disk else "is not seen yet"
-        why = f"the driver's packages are installed; its module {built}"
-        return settled(STEP, "driver/packages", "packages", why, expected, PACKAGES)
-    present = {name: there(ctx.facts, name) for name in (*have, *action.remove) if there(ctx.facts, name)}
-    return Item("driver/packages", STEP, "packages", CHANGE, why, expected, present, action, phase=PACKAGES)
+def _packages(ctx: Context, choice: Choice, wanted: tuple[Package, ...], remove: tuple[str, ...], why: str) -> list[Item]:
+    """The one transaction; before it the module whose version all else must have, where there is such a one."""
+    bundle, facts = choice.bundle, ctx.facts
+    items = []
+    if bundle.follows:
+        # Of which version of the branch it is, is the distribution's to say.
+        module = Package(bundle.follows, f"{choice.branch}.*")
+        reason = "the distribution's own signed module goes first: every other part must have its version"
+        items.append(_transaction(ctx, "driver/kernel-package", Packages((module,), remove), {module.name: module.version}, reason, SOURCES + 5))
+        remove = ()
+    modules = (bundle.stream,) if bundle.stream else ()
+    action = Packages(wanted, remove, modules=modules, allow_erasing=bool(remove) and ctx.platform.family != "debian")
+    globs = {n: glob for n, glob in bundle.versions.items() if not bundle.follows or n in bundle.headers}
+    if bundle.follows:
+        have = re.split("[_-]", facts.installed(bundle.follows).partition(":")[2] or facts.installed(bundle.follows))[0]
+        globs.update({p.name: f"{have}*" for p in wanted if p.version.startswith("@") and have})
+    if bundle.kernel_suffix:
+        globs = {}
+    items.append(_transaction(ctx, "driver/packages", action, globs, why, PACKAGES))
+    return items
+
+
+def _transaction(
+    ctx: Context, identifier: str, action: Packages, globs: Mapping[str, str], why: str, phase: int
+) -> Item:
+    facts = ctx.facts
+    have = {p.name: facts.installed(p.name) for p in action.install}
+    expected: dict[str, object] = {p.name: globs.get(p.name) or "any" for p in action.install}
+    streams = [m.partition(":") for m in action.modules]
+    expected.update({f"module {name}": stream for name, _, stream in streams})
+    enabled = {f"module {name}": facts.modules.get(name, "") for name, _, _ in streams}
+    right = all(facts.modules.get(name) == stream for name, _, stream in streams)
+    if right and not action.remove and all(version and fits(version, globs.get(name, "*")) for name, version in have.items()):
+        built = "is not loaded yet" if facts.nvidia and facts.nvidia.on_disk else "is not seen yet"
+        done = f"the driver's packages are installed; its module {built}"
+        return settled(STEP, identifier, "packages", done, expected, phase)
+    present: dict[str, object] = {name: there(facts, name) for name in (*have, *action.remove) if there(facts, name)}
+    present.update({name: stream for name, stream in enabled.items() if stream})
+    return Item(identifier, STEP, "packages", CHANGE, why, expected, present, action, phase=phase)
+
+
+def _sources(ctx: Context, choice: Choice) -> tuple[list[Item], tuple[str, ...]]:
+    """Further sources that a driver built here needs (EPEL and what goes with it), and their indexes."""
+    bundle, items, urls = choice.bundle, [], []
+    if "epel" in bundle.needs:
+        repo = repository.of(ctx, "epel")
+        items += [*rpm_repository.builder(ctx, STEP), *rpm_repository.epel(ctx, repo, STEP)]
+        urls += [repo.index_url for i in items if repo and i.id == "driver/epel" and i.kind == rpm_repository.KIND and i.state == CHANGE]
+    if bundle.release:
+        expected: dict[str, object] = {bundle.release: "any"}
+        if ctx.facts.installed(bundle.release):
+            items.append(settled(STEP, "driver/release", "packages", f"{bundle.release} is installed", expected, SOURCES))
+        else:
+            why = f"{bundle.release} is the distribution's own package that brings its repository of NVIDIA's packages"
+            action = Packages((Package(bundle.release),))
+            items.append(Item("driver/release", STEP, "packages", CHANGE, why, expected, {}, action, phase=SOURCES - 1))
+    return items, tuple(urls)
 
 
 def _module(ctx: Context) -> list[Item]:
     nvidia, items = ctx.facts.nvidia, []
     if nvidia and nvidia.nouveau_loaded and ctx.platform.initramfs_update:
         why = "nouveau is loaded, and would be again at the next boot, from a ramdisk that does not know it is unwanted"
-        action = Command(INITRAMFS_CHECK, ctx.platform.initramfs_update)
+        check = DRACUT_CHECK if ctx.platform.initramfs == "dracut" else INITRAMFS_CHECK
+        action = Command(check, ctx.platform.initramfs_update)
         state = {"ramdisk": "newer than the blacklist"}
         items.append(Item("driver/initramfs", STEP, "command", CHANGE, why, state, {"ramdisk": ""}, action, phase=MODULES))
     loaded = nvidia.loaded if nvidia else ""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
+from dataclasses import dataclass
 
 from provision.model import Facts, Problem
+from provision.rows import Platform
 from provision.spec import DockerSpec
 from provision.steps import plural
-from provision.values import dataclass
 
-# Packages that carry an engine, best known first, and whose they are. moby-engine is Microsoft's, on Azure's images.
+# Packages that carry an engine, best known first, and whose they are where they are not the distribution's own: moby-engine is Microsoft's, on
+# Azure's images; docker was Docker's before 2017, and is the distribution's own on some with rpm packages.
 ENGINE_PACKAGES = {"docker-ce": "docker-ce", "docker.io": "distro", "moby-engine": "moby"}
 # What goes with moby-engine; neither Docker's nor the distribution's engine can stand beside it.
 MOBY = ("moby-engine", "moby-cli", "moby-buildx", "moby-compose", "moby-containerd", "moby-runc", "moby-tini")
@@ -64,16 +67,34 @@ def satisfies(version: str, wanted: str) -> bool:
     return not want or numbers(version)[: len(want)] == want
 
 
+def fits(version: str, wanted: str) -> bool:
+    """Whether a package's version is as a pattern says; the epoch counts only where the pattern has one."""
+    bare = version.partition(":")[2] or version
+    return fnmatch.fnmatchcase(version, wanted) or fnmatch.fnmatchcase(bare, wanted)
+
+
+def exactly(version: str, wanted: str) -> bool:
+    """Whether a package's version is that of `wanted` to its last digit, whatever the epoch and the packaging's own suffix."""
+    bare = version.partition(":")[2] or version
+    return bare == wanted or (bare.startswith(wanted) and bare[len(wanted)] not in "0123456789.")
+
+
 def there(facts: Facts, name: str) -> str:
     """The version of a package that is there, be it only half installed; "" if it is not."""
     package = (facts.packages or {}).get(name)
     return package.version if package and package.status not in ("config-files", "not-installed") else ""
 
 
-def present(facts: Facts) -> Present:
+def engine_packages(platform: Platform) -> dict[str, str]:
+    """Packages that carry an engine on this platform, and whose they are."""
+    own = platform.distro_docker_packages[:1]
+    return {**ENGINE_PACKAGES, **dict.fromkeys(own, "distro")}
+
+
+def present(facts: Facts, platform: Platform) -> Present:
     """The engine that is on the host."""
     server = (facts.docker.server or "") if facts.docker else ""
-    for package, source in ENGINE_PACKAGES.items():
+    for package, source in engine_packages(platform).items():
         version = there(facts, package)
         if version:
             # What runs may be older than what is installed, or be the snap's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from provision.actions import Package, Packages, Service
 from provision.model import CHANGE, Decision, Facts, Item, Problem
 from provision.steps import PACKAGES, SERVICES, Context, Result, refused, repository, settled
-from provision.steps.engine import there
+from provision.steps.engine import exactly, there
 from provision.steps.gpus import Gpu
 
 STEP = "driver"
@@ -32,13 +32,19 @@ def needed(ctx: Context, gpus: tuple[Gpu, ...]) -> bool:
     return bool(switches(ctx)) or nvlink5(gpus)
 
 
-def manager(ctx: Context, gpus: tuple[Gpu, ...], source: str | None, branch: str, version: str) -> Result:
-    """The fabric manager, at exactly the driver's version. `source` None = where the driver came from is not known."""
+def manager(
+    ctx: Context, gpus: tuple[Gpu, ...], source: str | None, branch: str, version: str, follows: str = ""
+) -> Result:
+    """The fabric manager, at exactly the driver's version. `source` None = where the driver came from is not known.
+
+    `follows` names the package that decides on that version while it is not installed yet.
+    """
     if not needed(ctx, gpus):
         return Result(decisions=skip("there is no NVSwitch on the PCI bus"))
     count = switches(ctx)
     what = f"{count} NVSwitch device{'s' if count != 1 else ''}" if count else "NVLink switches behind the GPUs"
-    why = f"{what}: CUDA works only with a fabric manager of exactly driver {version}"
+    exact = f"the version of {follows}" if follows else f"driver {version}"
+    why = f"{what}: CUDA works only with a fabric manager of exactly {exact}"
     sources = [source] if source else list(ctx.platform.driver_sources)
     offers = ((s, ctx.catalog.fabric_packages(ctx.platform, s, branch, version, nvlink5(gpus))) for s in sources)
     origin, bundle = next(((s, b) for s, b in offers if b), ("", None))
@@ -51,10 +57,10 @@ def manager(ctx: Context, gpus: tuple[Gpu, ...], source: str | None, branch: str
         problem = Problem("driver/fabricmanager", message, "Install it by hand, or use `--set driver.source=cuda`.")
         decision = Decision("refuse", message, {"packages": []})
         return Result((refused(STEP, "packages", problem, PACKAGES),), {DECISION: decision}, (problem,))
-    wanted = tuple(Package(n, bundle.versions.get(n, "")) for n in bundle.packages)
+    wanted = tuple(Package(n, f"@{follows}" if follows and n in bundle.versions else bundle.versions.get(n, "")) for n in bundle.packages)
     present = {p.name: there(ctx.facts, p.name) for p in wanted if there(ctx.facts, p.name)}
-    expected = {p.name: p.version or "any" for p in wanted}
-    unlike = [n for n, v in present.items() if bundle.versions.get(n) and not v.startswith(f"{version}-")]
+    expected = {p.name: exact if p.version.startswith("@") else p.version or "any" for p in wanted}
+    unlike = [n for n, v in present.items() if bundle.versions.get(n) and not exactly(v, version)]
     repo = repository.of(ctx, "cuda") if origin == "cuda" else None
     items = []
     urls: tuple[str, ...] = ()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from provision.model import Facts, PciDevice, Problem
-from provision.rows import Branch, DriverPackages, GpuModel, version_key
+from provision.rows import Branch, DriverPackages, GpuModel, Instance, version_key
 from provision.steps import Context, installed, repository
-from provision.values import dataclass
 
 # The kernel's own drivers that hand a GPU on to a virtual machine.
 PASSED_ON = ("vfio-pci", "pci-stub", "xen-pciback")
@@ -34,18 +35,21 @@ def names(gpus: tuple[Gpu, ...]) -> str:
 
 def impossible(ctx: Context, gpus: tuple[Gpu, ...]) -> Problem | None:
     """Why no driver can be installed for these GPUs, if so."""
-    if ctx.facts.tegra:
+    if ctx.facts.tegra or any(g.model.tegra for g in gpus):
         message = "This is a Jetson/Tegra board, whose driver comes with NVIDIA's own system image."
         return Problem("driver/tegra", message, "Use JetPack there; mlhost sets up servers.")
     held = [g.device.address for g in gpus if g.device.driver in PASSED_ON]
     if held:
         message = f"The GPU at {', '.join(held)} is bound to {gpus[0].device.driver}, that is, reserved for a virtual machine."
         return Problem("driver/vfio", message, "Give it back to the host (remove the binding), or use `--set gpu=ignore`.")
+    kind = instance(ctx)
     virtual = [g.model.name for g in gpus if g.device.vgpu or g.model.vgpu]
-    if virtual:
+    if virtual or (kind and kind.driver == "grid"):
+        what = f"{virtual[0]} is" if virtual else f"{names(gpus)} is, on the instance type {ctx.facts.instance['type']},"
+        told = f" {kind.note}" if kind and kind.driver == "grid" and kind.note else ""
         return Problem(
             "driver/vgpu",
-            f"{virtual[0]} is a virtual GPU, which needs the GRID driver of the cloud or hypervisor that made it.",
+            f"{what} a virtual GPU, which needs the GRID driver of the cloud or hypervisor that made it.{told}",
             "Use the vendor's image or extension for this instance type, or an instance with a whole GPU.",
         )
     kinds = {g: ctx.catalog.generation(g.model.generation) for g in gpus}
@@ -61,6 +65,12 @@ def impossible(ctx: Context, gpus: tuple[Gpu, ...]) -> Problem | None:
         message = f"{names(gpus)} cannot share a driver: no branch has a kernel module that serves them all."
         return Problem("driver/mixed", message, "Take one kind out of the machine, or use `--set gpu=ignore`.")
     return None
+
+
+def instance(ctx: Context) -> Instance | None:
+    """What the cloud's instance type says of the machine's accelerators; None where neither is known."""
+    cloud = ctx.catalog.cloud(ctx.facts.dmi) if ctx.facts.instance.get("type") else None
+    return ctx.catalog.instance(cloud, ctx.facts.instance["type"]) if cloud else None
 
 
 def flavors(ctx: Context, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
@@ -101,7 +111,7 @@ def choose(ctx: Context, gpus: tuple[Gpu, ...], exact: bool = False) -> Choice |
         for flavor in able if spec.flavor == "auto" else (spec.flavor,):
             for source in _sources(ctx):
                 version = catalog.branch(number).newest_release if exact else ""
-                bundle = _bundle(ctx, source, number, flavor, version)
+                bundle = packages(ctx, source, number, flavor, version)
                 if bundle is None:
                     continue
                 choice = Choice(number, flavor, source, bundle, _why(ctx, oldest, number, flavor, able), version)
@@ -117,7 +127,7 @@ def _branches(ctx: Context, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
         return (ctx.spec.driver.branch,)
     known = {b.number: b for b in ctx.catalog.branches}
     begun = installed.branch(ctx.facts)
-    order = dict.fromkeys((*([begun] if begun in known else []), *ctx.catalog.preferred_branches))
+    order = dict.fromkeys((*([begun] if begun in known else []), *(ctx.platform.preferred_branches or ctx.catalog.preferred_branches)))
     return tuple(n for n in order if _serves(ctx, gpus, known[n]) and _minimum_met(ctx, known[n]))
 
 
@@ -133,17 +143,28 @@ def _sources(ctx: Context) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*([begun] if begun in best else []), *best)))
 
 
-def _bundle(ctx: Context, source: str, number: str, flavor: str, version: str) -> DriverPackages | None:
+def packages(ctx: Context, source: str, number: str, flavor: str, version: str = "") -> DriverPackages | None:
+    """The packages of that driver for this machine's kernel; None where the source does not have it."""
     facts = ctx.facts
     bundle = ctx.catalog.driver_packages(ctx.platform, source, number, flavor, kernel(facts), version=version, image=_image(ctx))
-    if bundle and bundle.prebuilt and _foreign_kernel(facts):
+    built = ctx.spec.driver.drift == "dkms" or _foreign_kernel(facts)
+    if bundle and bundle.prebuilt and bundle.fallback and built:
         return bundle.fallback
     return bundle
+
+
+def kernel_follows(ctx: Context, bundle: DriverPackages) -> bool:
+    """Whether new kernels come to this machine by a metapackage; with rpm they always do."""
+    if ctx.platform.family != "debian":
+        return True
+    meta = bundle.headers_meta.replace("linux-headers-", "linux-image-", 1)
+    return bool(_image(ctx)) or bool(meta and ctx.facts.installed(meta))
 
 
 def kernel(facts: Facts) -> str:
     """The kernel that the module is for: the running one; in a tree without one, the only one installed there. "" = not known."""
     images = [n[len("linux-image-") :] for n in facts.packages or {} if n.startswith("linux-image-") and facts.installed(n)]
+    images += [n[len("kernel-core-") :] for n in facts.packages or {} if n.startswith("kernel-core-")]
     releases = [name for name in images if name[:1].isdigit()]
     return facts.kernel or (releases[0] if len(releases) == 1 and not facts.live else "")
 
@@ -207,10 +228,14 @@ def _no_source(ctx: Context, oldest: Gpu, able: tuple[str, ...]) -> Problem:
     asked = f"branch {spec.branch}" if spec.branch != "auto" else "a driver"
     asked += f" of at least {spec.minimum}" if spec.minimum else ""
     where = f"on {ctx.platform.name} {ctx.platform.arch}" + (f" from {spec.source}" if spec.source != "auto" else "")
+    withheld = dict(ctx.platform.withheld).get("cuda", "")
+    more = f" NVIDIA's own repository is not used there: {withheld}." if withheld else ""
     return Problem(
         "driver/source",
-        f"There is no source for {asked} ({' or '.join(able)} module) for {oldest.model.name} {where}.",
-        "Choose another branch or source (`--set driver.branch=…`, `--set driver.source=…`), or a newer system.",
+        f"There is no source for {asked} ({' or '.join(able)} module) for {oldest.model.name} {where}.{more}",
+        "Install the driver by hand (a working one is kept), or set up the rest without it: `--set driver.install=never`."
+        if withheld
+        else "Choose another branch or source (`--set driver.branch=…`, `--set driver.source=…`), or a newer system.",
     )
 
 

@@ -15,12 +15,17 @@ _CUDA = re.compile(
     r"nvidia-driver-cuda|nvidia-kernel-open-dkms|nvidia-dkms-open|nvidia-dkms|nvidia-open(-\d+)?|cuda-drivers(-\d+)?|nvidia-driver-pinning-.*"
 )
 _DEBIAN = re.compile(r"nvidia-open-kernel-dkms|nvidia-kernel-dkms|nvidia-smi|nvidia-tesla-.*|nvidia-driver|libcuda1")
+# On systems with rpm packages RPM Fusion has names of its own, and Amazon's and Microsoft's say so otherwise.
+_CUDA_RPM = re.compile(r"nvidia-(driver|open-driver|compute-utils|open)|kmod-nvidia")
+RPM = ("el", "fedora", "amzn", "azurelinux", "sles", "suse")
 _PROGRAMS = re.compile(
-    r"(nvidia-(driver|headless|dkms|kernel|open-kernel|utils|compute-utils|smi|tesla)|libnvidia-(compute|ml)|libcuda1|linux-modules-nvidia-)"
+    r"(nvidia-(driver|headless|dkms|kernel|open-kernel|open-driver|utils|compute-utils|compute-G|smi|tesla)|libnvidia-(compute|ml)|libcuda1"
+    r"|linux-modules-nvidia-|[ak]?kmod-nvidia|xorg-x11-drv-nvidia|cuda-open$)"
 )
 
 _MODULES = re.compile(
     r"nvidia-(open-)?kernel(-open)?-dkms|nvidia-dkms(-.*)?|nvidia-tesla-\d+-kernel-dkms|linux-modules-nvidia-.*"
+    r"|[ak]?kmod-nvidia.*|xorg-x11-drv-nvidia|xorg-x11-drv-nvidia-cuda|nvidia-(open-)?driver-G\d+.*-kmp-.*"
 )
 
 
@@ -45,8 +50,15 @@ def driver_packages(facts: Facts) -> Mapping[str, str]:
 def source(facts: Facts, base_id: str) -> str | None:
     """Where the driver that is there came from: distro, cuda, runfile; None if nothing tells."""
     packages = driver_packages(facts)
+    if base_id == "azurelinux" and (packages or there(facts, "cuda")):
+        return "distro"
     if not packages:
         return "runfile" if facts.nvidia and facts.nvidia.installed_by_runfile else None
+    if base_id in RPM:
+        if there(facts, "nvidia-release"):
+            return "distro"
+        strange = any(name.startswith(("akmod-", "xorg-x11-")) for name in packages)
+        return "cuda" if not strange and any(_CUDA_RPM.match(name) for name in packages) else None
     if any(_UBUNTU.fullmatch(name) for name in packages):
         return "distro"
     if any(_CUDA.fullmatch(name) for name in packages) or any(re.search(r"-\d+ubuntu1$", v) for v in packages.values()):

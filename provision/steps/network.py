@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from provision.actions import File
-from provision.model import CHANGE
+from provision.model import CHANGE, Notice
 from provision.steps import BEFORE_PACKAGES, REPAIR, Context, Result
 from provision.steps.files import file_item
 from provision.watched import PROXY_APT, PROXY_DROP_IN, PROXY_ENVIRONMENT
@@ -49,6 +49,15 @@ def decide(ctx: Context) -> Result:
             BEFORE_PACKAGES,
         ),
     )
-    items = tuple(file_item(facts, STEP, identifier, action, why, phase) for identifier, action, why, phase in files)
+    apt_here = ctx.platform.family == "debian"
+    items = tuple(
+        file_item(facts, STEP, identifier, action, why, phase)
+        for identifier, action, why, phase in files
+        if apt_here or action.path != PROXY_APT
+    )
     changed = any(i.state == CHANGE for i in items if i.id != "proxy/apt")
-    return Result(items, restart="it reads its proxy only when it starts" if changed else "")
+    notices: tuple[Notice, ...] = ()
+    if not apt_here:
+        text = f"mlhost's own package work uses the playbook's proxy; {ctx.platform.package_manager} at other times has its own settings."
+        notices = (Notice("proxy/packages", text),)
+    return Result(items, notices=notices, restart="it reads its proxy only when it starts" if changed else "")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from provision.actions import Command
+from provision.actions import Command, Package, Packages
 from provision.model import CHANGE, Facts, Item, Notice, Problem, Reach
-from provision.steps import REPAIR, Context, Result, plural, refused, repository
+from provision.steps import REPAIR, SOURCES, Context, Result, plural, refused, repository, settled
 
 STEP = "preflight"
 MAX_SKEW = 300
@@ -61,7 +61,32 @@ def decide(ctx: Context) -> Result:
     elif facts.cloud_init == "error":
         text = "cloud-init ended with an error (see /var/log/cloud-init.log); mlhost goes on."
         notices.append(Notice("preflight/cloud-init", text))
-    return Result((item,) if item else (), {}, problems, tuple(notices))
+    image = ctx.catalog.image(lambda path: path in facts.paths and facts.paths[path].kind != "absent", facts.os.pretty_name)
+    if image:
+        built_in = listed(image.has)
+        text = f"This is {image.name}, with {built_in} built in: what works is kept, and only what is missing is added. {image.note}"
+        notices.append(Notice("preflight/image", text.strip()))
+    return Result((*([item] if item else []), *_prerequisites(ctx)), {}, problems, tuple(notices))
+
+
+def listed(words: tuple[str, ...]) -> str:
+    """`driver, docker and toolkit`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _prerequisites(ctx: Context) -> tuple[Item, ...]:
+    """Packages without which the package manager of an old system cannot use a vendor's source."""
+    wanted = ctx.platform.prerequisites
+    missing = [name for name in wanted if not ctx.facts.installed(name)]
+    if not wanted or ctx.facts.packages is None:
+        return ()
+    expected: dict[str, object] = dict.fromkeys(wanted, "any")
+    identifier = "preflight/prerequisites"
+    if not missing:
+        return (settled(STEP, identifier, "packages", f"{listed(wanted)} {'is' if len(wanted) == 1 else 'are'} installed", expected, REPAIR),)
+    why = f"{listed(tuple(missing))} {'is' if len(missing) == 1 else 'are'} needed before a vendor's https source can be used"
+    action = Packages(tuple(map(Package, missing)))
+    return (Item(identifier, STEP, "packages", CHANGE, why, expected, {}, action, phase=SOURCES - 2),)
 
 
 def _dpkg(ctx: Context) -> tuple[Item | None, tuple[Problem, ...]]:
@@ -130,7 +155,7 @@ def space(ctx: Context, installs: Iterable[str]) -> tuple[Problem, ...]:
         if disk.free_kb * KIB < needed * GB:
             message = f"{path} has {disk.free_kb * KIB / GB:.1f} GB free on {disk.mount}; {needed} GB are needed for what the plan installs there."
             fix = (
-                "Free some (`sudo apt-get clean`, old kernels, `docker system df`), enlarge the disk, or put Docker's data elsewhere with "
+                "Free some (the package manager's cache, old kernels, `docker system df`), enlarge the disk, or put Docker's data elsewhere with "
                 "`docker.data_root`."
             )
             problems.append(Problem(f"preflight/space{suffix}", message, fix))

@@ -1,4 +1,4 @@
-"""One apt repository: adopt what is there, converge what is wrong, write what is missing."""
+"""One package repository: adopt what is there, converge what is wrong, write what is missing. apt's are made here, rpm's by `rpm_repository`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from provision.actions import AptRepository, Key
 from provision.model import CHANGE, AptSource, Facts, Item
 from provision.rows import Repository
 from provision.spec import Mirror
-from provision.steps import SOURCES, Context, settled
+from provision.steps import SOURCES, Context, rpm_repository, settled
 
 TRUSTED = "/etc/apt/trusted.gpg.d/"
 
 
 def of(ctx: Context, name: str) -> Repository | None:
-    """The vendor's repository (docker, toolkit, cuda) as the playbook's mirror serves it; None where the vendor does not serve the platform."""
+    """The vendor's repository (docker, toolkit, cuda, epel, microsoft) as the playbook's mirror, if any, serves it; None where nobody serves the platform."""
     vendor = ctx.catalog.repository(name, ctx.platform)
-    mirror: Mirror = getattr(ctx.spec.mirrors, name)
-    return mirrored(vendor, mirror) if vendor else None
+    mirror: Mirror | None = getattr(ctx.spec.mirrors, name, None)
+    return mirrored(vendor, mirror) if vendor and mirror else vendor
 
 
 def mirrored(repository: Repository, mirror: Mirror) -> Repository:
@@ -81,10 +81,15 @@ def _serves(source: AptSource, repository: Repository) -> bool:
     )
 
 
-def _hits(ctx: Context, repository: Repository) -> tuple[tuple[AptSource, ...], tuple[str, ...]]:
-    """The enabled sources that name the repository, at the mirror or at the vendor's, and all the URIs looked for."""
+def _named(ctx: Context, repository: Repository) -> tuple[str, ...]:
+    """The URIs by which a source may name the repository, at the mirror or at the vendor's."""
     vendor = ctx.catalog.repository(repository.name, ctx.platform)
-    named = tuple(dict.fromkeys((*uris(repository), *(uris(vendor) if vendor else ()))))
+    return tuple(dict.fromkeys((*uris(repository), *(uris(vendor) if vendor else ()))))
+
+
+def _hits(ctx: Context, repository: Repository) -> tuple[tuple[AptSource, ...], tuple[str, ...]]:
+    """The enabled sources that name the repository, and all the URIs looked for."""
+    named = _named(ctx, repository)
     return aptsource.naming(ctx.facts.apt_sources, named), named
 
 
@@ -102,6 +107,8 @@ def kept(ctx: Context, repository: Repository, step: str) -> Item | None:
 
     None if no source names the repository. Only sources that keep apt from working are put right.
     """
+    if ctx.platform.family != "debian":
+        return rpm_repository.kept(ctx, repository, _named(ctx, repository), step)
     hits, _ = _hits(ctx, repository)
     if not hits:
         return None
@@ -113,7 +120,9 @@ def kept(ctx: Context, repository: Repository, step: str) -> Item | None:
 
 
 def item(ctx: Context, repository: Repository, step: str) -> Item:
-    """The item that makes one enabled apt source name `repository`, signed by a pinned key, and no other contradict it."""
+    """The item that makes one enabled source name `repository`, signed by a pinned key, and no other contradict it."""
+    if ctx.platform.family != "debian":
+        return rpm_repository.item(ctx, repository, uris(repository), _named(ctx, repository), step)
     facts, platform = ctx.facts, ctx.platform
     hits, named = _hits(ctx, repository)
     ours = aptsource.naming(hits, uris(repository))
@@ -202,7 +211,10 @@ def unreachable(ctx: Context, repository: Repository | None) -> str:
 
 
 def own_index(ctx: Context) -> tuple[str, ...]:
-    """The index of the distribution's own archive, as the host's sources name it: what the vendors' packages depend on comes from there."""
+    """The index of the distribution's own archive, as the host's apt sources name it: what the vendors' packages depend on comes from there.
+
+    Of rpm's repositories most are lists of mirrors, of which no single one has to answer.
+    """
     suite = ctx.platform.codename
     for source in ctx.facts.apt_sources:
         if source.enabled and "deb" in source.types and suite in source.suites and "main" in source.components:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
+from provision import cudafit
 from provision.actions import Smoke
-from provision.model import CHANGE, LATER, Decision, Facts, Item
-from provision.steps import PROOF, Context, Result, plural, settled
+from provision.model import CHANGE, LATER, Decision, Facts, Item, Problem
+from provision.steps import PROOF, Context, Result, plural, refused, settled
 from provision.steps.driver import Driver
 from provision.steps.engine import Engine
 from provision.steps.toolkit import cdi_usable
@@ -54,6 +56,10 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver, toolkit_there: b
         kept = Decision("keep", f"proved {proof.get('time', 'before')}, and nothing it depends on has changed", image)
         # `verify` proves anew, by the same action.
         return Result((replace(item, action=smoke),), {STEP: kept})
+    problem = _unfit(smoke, driver)
+    if problem:
+        item = refused(STEP, "smoke", problem, PROOF)
+        return Result((item,), {STEP: Decision("refuse", problem.message, image)}, (problem,))
     if not proof:
         why = f"to prove that {what}"
     elif changing:
@@ -63,6 +69,17 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver, toolkit_there: b
     actual = {key: proof.get(key, "") for key in wanted}
     change = Item("smoke/container", STEP, "smoke", CHANGE, why, wanted, actual, smoke, phase=PROOF)
     return Result((change,), {STEP: Decision("run", why, image)})
+
+
+def _unfit(smoke: Smoke, driver: Driver) -> Problem | None:
+    """Why the image cannot run with the driver, as far as its tag tells which CUDA it was built with. What its own variables ask for is known later."""
+    tag = re.search(r"(?:^|/)cuda:(\d+\.\d+(?:\.\d+)?)(?:-|@|$)", smoke.image)
+    if not smoke.gpus or tag is None or not driver.version or cudafit.cuda_fit(driver.version, tag[1]):
+        return None
+    newest = cudafit.native_cuda(driver.version)
+    message = f"{smoke.image} is built with CUDA {tag[1]}, which driver {driver.version} does not run."
+    fix = f"Name an image with CUDA {newest} or older (`smoke.image`), or `embedded`; or a newer branch (`driver.branch`)."
+    return Problem("smoke/image", message, fix)
 
 
 def _claim(ctx: Context, smoke: Smoke) -> str:

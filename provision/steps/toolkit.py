@@ -48,10 +48,11 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver) -> Result:
         keys = _daemon(ctx, engine) if have else {}
         return Result(decisions={STEP: Decision("skip", why, _details(have, (), None))}, daemon=keys)
     vendor = repository.of(ctx, "toolkit")
-    short = _short(ctx, have, vendor)
+    names = _names(ctx, driver, vendor)
+    short = _short(ctx, have, vendor, names)
     if not short:
         return _kept(ctx, engine, have, vendor)
-    if vendor is None:
+    if vendor is None and names == PACKAGES_AT_ONE_VERSION:
         message = f"NVIDIA's toolkit repository has nothing for {ctx.platform.id} {ctx.platform.version} on {ctx.platform.arch}."
         return _refusal(message, "Install the toolkit by hand and use `--set toolkit.install=never`.", have)
     if have and spec.version and numbers(have) > numbers(spec.version) and not satisfies(have, spec.version):
@@ -59,7 +60,15 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver) -> Result:
             f"Toolkit {have} is installed, the playbook pins {spec.version}, which is older; mlhost does not downgrade by itself."
         )
         return _refusal(message, "Set `toolkit.version` to what is there (or drop it).", have)
-    return _installed(ctx, engine, short, vendor)
+    return _installed(ctx, engine, short, vendor, names)
+
+
+def _names(ctx: Context, driver: Driver, vendor: Repository | None) -> tuple[str, ...]:
+    """The packages: the distribution's own where the driver is the distribution's too, as the two are made to fit there; else NVIDIA's."""
+    own = ctx.platform.toolkit_distro
+    if own and not ctx.spec.toolkit.version and (driver.source == "distro" or vendor is None):
+        return own
+    return PACKAGES_AT_ONE_VERSION
 
 
 def _idle(ctx: Context) -> str:
@@ -80,12 +89,12 @@ def _refusal(message: str, fix: str, have: str) -> Result:
     return Result((refused(STEP, "packages", problem, PACKAGES),), {STEP: decision}, (problem,))
 
 
-def _short(ctx: Context, have: str, vendor: Repository | None) -> str:
+def _short(ctx: Context, have: str, vendor: Repository | None, names: tuple[str, ...]) -> str:
     """Why what is installed does not do; "" if it does."""
     wanted = ctx.spec.toolkit.version
     if not have:
         return "containers need it to see the GPUs"
-    versions = {name: there(ctx.facts, name) for name in PACKAGES_AT_ONE_VERSION}
+    versions = {name: there(ctx.facts, name) for name in names}
     if any(versions.values()) and not all(versions.values()):
         return f"{', '.join(n for n, v in versions.items() if not v)} of it is missing"
     if len(set(versions.values())) > 1:
@@ -133,10 +142,12 @@ def _legacy(facts: Facts, vendor: Repository | None) -> tuple[str, ...]:
     return tuple(n for n in (vendor.legacy_packages if vendor else ()) if there(facts, n))
 
 
-def _installed(ctx: Context, engine: Engine | None, why: str, vendor: Repository) -> Result:
+def _installed(ctx: Context, engine: Engine | None, why: str, vendor: Repository | None, names: tuple[str, ...]) -> Result:
     facts, version = ctx.facts, ctx.spec.toolkit.version
     glob = "" if not version else f"{version}-*" if len(numbers(version)) > 2 else f"{version}.*"
-    packages = tuple(Package(name, glob) for name in PACKAGES_AT_ONE_VERSION)
+    packages = tuple(Package(name, glob) for name in names)
+    source = vendor if names == PACKAGES_AT_ONE_VERSION else None
+    why += "" if source else "; the distribution's own, as its driver is"
     remove = _legacy(facts, vendor)
     problems = []
     if remove and not ctx.spec.docker.remove_conflicts:
@@ -148,7 +159,7 @@ def _installed(ctx: Context, engine: Engine | None, why: str, vendor: Repository
             )
         )
     items = (
-        repository.item(ctx, vendor, STEP),
+        *([repository.item(ctx, source, STEP)] if source else []),
         Item(
             "toolkit/packages",
             STEP,
@@ -156,18 +167,23 @@ def _installed(ctx: Context, engine: Engine | None, why: str, vendor: Repository
             CHANGE,
             why,
             {p.name: p.version or "any" for p in packages},
-            {n: there(facts, n) for n in (*PACKAGES_AT_ONE_VERSION, *remove) if there(facts, n)},
+            {n: there(facts, n) for n in (*names, *remove) if there(facts, n)},
             Packages(packages, remove),
             phase=PACKAGES,
         ),
         *_cdi(ctx, engine),
     )
     action = "refuse" if problems else "install"
-    decision = Decision(action, problems[0].message if problems else why, _details(version, PACKAGES_AT_ONE_VERSION, vendor))
+    decision = Decision(action, problems[0].message if problems else why, _details(version, names, source))
     # Docker looks for the hooks when it starts; those of an older toolkit it has found.
     restart = "" if facts.toolkit.hook or facts.toolkit.cdi_hook else "it looks for the NVIDIA toolkit only when it starts"
     return Result(
-        items, {STEP: decision}, tuple(problems), urls=(vendor.index_url,), daemon=_daemon(ctx, engine), restart=restart
+        items,
+        {STEP: decision},
+        tuple(problems),
+        urls=(source.index_url,) if source else (),
+        daemon=_daemon(ctx, engine),
+        restart=restart,
     )
 
 

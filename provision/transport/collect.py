@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Optional
 
 from provision.transport import errors
 from provision.transport.shell import Call, Unwrap, not_started
-from provision.values import dataclass
 
 MAX_OUTPUT = 64 * 1024 * 1024
 # After the script has ended, something it left behind may still hold its output open. Wait this long without a byte, then go.

@@ -14,10 +14,10 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Optional
 
 from provision.transport import errors
-from provision.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Optional
-
-from provision.values import dataclass
 
 HOST_KEY_POLICIES = ("enforce", "accept-new", "ignore")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Optional
 
 from provision.transport.errors import KeyFileError, SshConfigError
 from provision.transport.options import HOST_KEY_POLICIES, SshOptions
 from provision.transport.sshconfig import Lookup, read
 from provision.transport.target import Target, parse_target
-from provision.values import dataclass
 
 CONNECT_TIMEOUT = 10.0
 KEEPALIVE_SECONDS = 15.0

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 import secrets
+from dataclasses import dataclass
 from typing import Optional
 
 from provision.sh import quote
 from provision.transport import errors
-from provision.values import dataclass
 
 # `sh -s` is not the last command on purpose: a script killed by a signal then ends as 128+n on every transport.
 _PLAIN = "sh -s; exit $?"

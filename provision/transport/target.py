@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Optional
 
 from provision.transport.errors import BadTarget
-from provision.values import dataclass
 
 # ssh hands host and user to ProxyCommand and Match exec, that is, to a shell; OpenSSH refuses the same characters there
 # (valid_hostname and valid_ruser in its ssh.c).

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from typing import Any, Optional
 
 import paramiko
+from paramiko.auth_handler import AuthOnlyHandler
 from paramiko.ssh_exception import IncompatiblePeer
 from paramiko.transport import ServiceRequestingTransport
 
@@ -19,6 +21,28 @@ from provision.transport import errors, hostkeys
 from provision.transport.dial import Stream
 from provision.transport.options import SshOptions
 from provision.transport.resolve import Host
+
+
+class _AuthHandler(AuthOnlyHandler):
+    """paramiko's, but with the event that the answer sets made before the question is sent.
+
+    paramiko makes it afterwards (5.1, `send_auth_request`): where the thread that asks is held up for a moment, the answer finds no event,
+    and the login waits for its timeout although it has succeeded.
+    """
+
+    _event: Optional[threading.Event] = None
+
+    @property
+    def auth_event(self) -> Optional[threading.Event]:
+        return self._event
+
+    @auth_event.setter
+    def auth_event(self, event: Optional[threading.Event]) -> None:
+        pass  # the one that is there already is waited for
+
+    def send_auth_request(self, *args: Any, **kwargs: Any) -> list[str]:
+        self._event = threading.Event()
+        return list(super().send_auth_request(*args, **kwargs))
 
 
 class _Transport(ServiceRequestingTransport):
@@ -49,6 +73,9 @@ class _Transport(ServiceRequestingTransport):
             m.add_string("ssh-userauth")
             self._send_message(m)  # type: ignore[attr-defined]
             self.auth_handler = self.get_auth_handler()
+
+    def get_auth_handler(self) -> AuthOnlyHandler:
+        return _AuthHandler(self)
 
     def auth_none(self, username: str) -> list[str]:
         self.ensure_session()  # paramiko's own fails on a missing callback (5.1)

@@ -34,6 +34,7 @@ PACKAGES = (
 )
 UNITS = (*tree.MASKED, "systemd-networkd.service", "systemd-networkd.socket", "getty.target", "console-getty.service")
 BOOT_SECONDS = 60.0
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 REBOOTED = 129  # what unshare exits with when reboot(2) ends process 1 of its namespace by SIGHUP
 
 # $1 folder, $2 base tree, $3 network namespace, $4 host name, $5 sshd|systemd, $6 cgroup2 mount or nothing
@@ -107,6 +108,9 @@ class Network:
         done = subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], check=False, capture_output=True, text=True)
         if done.returncode != 0:
             raise LabUnavailable(f"a namespace host needs to make namespaces: {done.stderr.strip()}")
+        # Each systemd needs several; where they run out it ends at once and says nothing.
+        if int(INOTIFY.read_text()) < 1024:
+            INOTIFY.write_text("1024\n")
         self.base = base_tree()
         self.hosts: list[NsHost] = []
         self.number, self._claim = first_free("network", NETWORKS)

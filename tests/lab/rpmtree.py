@@ -5,7 +5,11 @@ Only the package managers are real there: the tree is a Debian one, its os-relea
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +31,7 @@ SETTINGS = {
     "usr/lib/os-release": OS_RELEASE,
     # without it dnf keeps a copy of every package in a repository of its own
     "etc/dnf/plugins/local.conf": "[main]\nenabled=0\n",
+    "etc/dnf/libdnf5-plugins/local.conf": "[main]\nname = local\nenabled = false\n",
     "etc/dnf/plugins/versionlock.list": "",
     "etc/dnf/vars/releasever": "9\n",
     "etc/products.d/.lab": "",
@@ -41,7 +46,8 @@ def rpm_tree(kind: str) -> Path:
 
     def build(folder: Path) -> None:
         try:
-            debootstrap(folder, suite, packages)
+            # a mirror may keep an old snapshot of a suite that changes every day
+            debootstrap(folder, suite, packages, ['--aptopt=Acquire::Check-Valid-Until "false"'])
         except LabError as error:
             raise LabUnavailable(f"the tree {kind} cannot be built from {suite}: {error}") from error
         # so that nothing takes it for the Debian that it is
@@ -99,6 +105,10 @@ class RpmHost:
             input=stdin, env=words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, check=False,
         )
 
+    def command(self, *command: str) -> str:
+        """The same as a text for a shell of this machine, for callers that put something around it."""
+        return shlex.join([self._nsenter, "--target", str(self._keeper.pid), "--mount", "chroot", str(self.merged), *command])
+
     def must(self, *command: str, stdin: str = "") -> str:
         """The output of a command that has to work."""
         done = self.run(*command, stdin=stdin)
@@ -114,7 +124,12 @@ class RpmHost:
         )
 
     def close(self) -> None:
-        """End the namespace; its mounts go with it."""
+        """End the namespace; its mounts go with it, and so do the daemons that package managers have left in it (gpg-agent)."""
+        own = os.readlink(f"/proc/{self._keeper.pid}/ns/mnt") if self._keeper.poll() is None else ""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if own and int(process.name) != self._keeper.pid and os.readlink(process / "ns/mnt") == own:
+                    os.kill(int(process.name), signal.SIGKILL)
         self._keeper.kill()
         self._keeper.wait()
         for stream in (self._keeper.stdout, self._keeper.stderr):

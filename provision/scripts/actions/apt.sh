@@ -1,31 +1,4 @@
-# apt and dpkg: waiting for others, refreshing one source, one transaction.
-
-cloud_init_busy() { # true while cloud-init is still setting this machine up and is not who started this script
-    [ -e "$ROOT/run/cloud-init/status.json" ] && [ ! -e "$ROOT/run/cloud-init/result.json" ] || return 1
-    [ ! -e "$ROOT/etc/cloud/cloud-init.disabled" ] && [ ! -e "$ROOT/run/cloud-init/disabled" ] || return 1
-    [ -z "${MLHOST_IN_CLOUD_INIT:-}" ] || return 1
-    cloud_init_pid=$$
-    while [ "${cloud_init_pid:-0}" -gt 1 ]; do
-        case $(tr '\0' ' ' <"/proc/$cloud_init_pid/cmdline" 2>/dev/null) in *cloud-init* | */var/lib/cloud/instance*) return 1 ;; esac
-        cloud_init_pid=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$cloud_init_pid/status" 2>/dev/null)
-    done
-}
-
-apt_holder() { # FILE: "NAME (PID)" of the process that holds a lock on it; fails if nobody does
-    apt_holder_inode=$(stat -c %i "$1" 2>/dev/null) || return 1
-    apt_holder_pids=$(sed -n "s/^[0-9]*: [A-Z]* *[A-Z]* *WRITE *\\([0-9][0-9]*\\) [0-9a-f]*:[0-9a-f]*:$apt_holder_inode .*/\\1/p" \
-        "${MLHOST_PROC_LOCKS:-/proc/locks}" 2>/dev/null)
-    for apt_holder_pid in $apt_holder_pids; do
-        # an inode number alone may be a file of another file system
-        for apt_holder_fd in "/proc/$apt_holder_pid/fd"/*; do
-            if [ "$(readlink "$apt_holder_fd" 2>/dev/null)" = "$1" ]; then
-                printf '%s (%s)' "$(cat "/proc/$apt_holder_pid/comm")" "$apt_holder_pid"
-                return 0
-            fi
-        done
-    done
-    return 1
-}
+# apt and dpkg: refreshing one source, one transaction. It needs others.sh.
 
 apt_busy() { # who is in the way and with what; fails if nobody is
     if cloud_init_busy; then
@@ -33,7 +6,7 @@ apt_busy() { # who is in the way and with what; fails if nobody is
         return 0
     fi
     for apt_busy_file in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
-        if apt_busy_name=$(apt_holder "$ROOT$apt_busy_file"); then
+        if apt_busy_name=$(lock_holder "$ROOT$apt_busy_file"); then
             printf '%s holds %s' "$apt_busy_name" "$apt_busy_file"
             return 0
         fi
@@ -41,29 +14,9 @@ apt_busy() { # who is in the way and with what; fails if nobody is
     return 1
 }
 
-apt_wait() { # until nobody else installs packages, at most LOCK_WAIT seconds in all; nobody is ever killed
-    apt_wait_told=''
-    while apt_wait_now=$(apt_busy); do
-        if [ "$apt_wait_now" != "$apt_wait_told" ]; then
-            event wait "$ITEM" "$apt_wait_now"
-            apt_wait_told=$apt_wait_now
-        fi
-        if [ "$APT_WAITED" -ge "$LOCK_WAIT" ]; then
-            case $apt_wait_now in cloud-init*)
-                note "cloud-init was not done after $LOCK_WAIT s; going on without it"
-                MLHOST_IN_CLOUD_INIT=1
-                continue
-                ;;
-            esac
-            why "waited $LOCK_WAIT s for other package work: $apt_wait_now"
-            return 1
-        fi
-        APT_WAITED=$((APT_WAITED + 1))
-        pause
-    done
-}
+apt_wait() { wait_for_others apt_busy; }
 
-APT_WAITED=0 APT_STALE=''
+APT_STALE=''
 
 apt_said() { # COMMAND...: run it, its words go to the log and to a file
     {
@@ -81,14 +34,14 @@ apt_try() { # COMMAND...: with a wait before it, again when somebody was faster
         apt_wait || return 1
         apt_try_rc=0
         apt_said "$@" || apt_try_rc=$?
-        [ "$apt_try_rc" != 0 ] && apt_lock_lost && [ "$APT_WAITED" -lt "$LOCK_WAIT" ] || return "$apt_try_rc"
-        APT_WAITED=$((APT_WAITED + 1))
+        [ "$apt_try_rc" != 0 ] && apt_lock_lost && [ "$WAITED" -lt "$LOCK_WAIT" ] || return "$apt_try_rc"
+        WAITED=$((WAITED + 1))
         pause
     done
 }
 
 apt_why() { # TEXT: with apt's own first complaint
-    apt_why_line=$(grep -E '^E: ' "$WORK/apt.out" | grep -Ev 'Some index files failed|Sub-process .* returned an error code' | head -n 1)
+    apt_why_line=$(grep -E '^E: ' "$WORK/apt.out" | grep -Ev 'Some index files failed|^E: Sub-process' | head -n 1)
     case $apt_why_line in
         *'held broken packages'* | *'unmet dependencies'* | '')
             # which package, and what it lacks, says more than that there is something
@@ -96,7 +49,9 @@ apt_why() { # TEXT: with apt's own first complaint
             [ -z "$apt_why_depends" ] || apt_why_line="E: $apt_why_depends"
             ;;
     esac
-    [ -n "$apt_why_line" ] || apt_why_line=$(grep -E '^(Err:[0-9]+ |W: (GPG error|Failed to fetch|An error occurred))' "$WORK/apt.out" | head -n 1)
+    [ -n "$apt_why_line" ] || apt_why_line=$(grep -E '^W: (GPG error|OpenPGP|Failed to fetch|An error occurred)' "$WORK/apt.out" | head -n 1)
+    # the line after it says what the error was
+    [ -n "$apt_why_line" ] || apt_why_line=$(grep -E -A 1 '^Err:[0-9]+ ' "$WORK/apt.out" | head -n 2 | tr -s '\n ' ' ')
     [ -n "$apt_why_line" ] || apt_why_line=$(grep -E '^E: |^dpkg: error' "$WORK/apt.out" | head -n 1)
     why "$1${apt_why_line:+: $apt_why_line}${APT_STALE:+ (and the package lists could not be refreshed: $APT_STALE)}"
 }
@@ -213,8 +168,6 @@ own_holds() { # the holds on packages of this transaction that an earlier run of
     done
 }
 
-quoted_for_grep() { printf '%s' "$1" | sed 's/[.+]/\\&/g'; }
-
 own_holds_set() { # hold|unhold
     while IFS= read -r own_holds_name; do
         apt-mark "$1" "$own_holds_name" || { why "apt-mark $1 $own_holds_name failed"; return 1; }
@@ -272,3 +225,15 @@ hold() { # NAME...
     apt-mark hold "$@" || { why "apt-mark hold failed"; return 1; }
     receipt hold "$@"
 }
+
+# What a rollback needs of a package manager; rpm.sh has the same.
+
+holds_now() { apt-mark showhold 2>/dev/null; }
+
+hold_release() { apt-mark unhold "$1" || why "apt-mark unhold $1 failed"; }
+
+packages_change() { apt_install no "$@"; } # INSTALL... -- REMOVE...
+
+keys_left() { :; }
+
+keys_take_back() { :; }

@@ -26,7 +26,7 @@ rollback_begin() { # RUN...
 }
 
 held_by_us() {
-    apt-mark showhold 2>/dev/null | sort -u >"$WORK/rollback.held"
+    holds_now | sort -u >"$WORK/rollback.held"
     receipts_of hold | lines_of | while IFS= read -r held_by_us_name; do
         if grep -Fxq -e "$held_by_us_name" "$WORK/rollback.held"; then printf '%s\n' "$held_by_us_name"; fi
     done
@@ -37,7 +37,7 @@ no_holds() { [ -z "$(held_by_us)" ]; }
 take_back_holds() {
     held_by_us >"$WORK/rollback.holds"
     while IFS= read -r take_back_name; do
-        apt-mark unhold "$take_back_name" || { why "apt-mark unhold $take_back_name failed"; return 1; }
+        hold_release "$take_back_name" || return 1
     done <"$WORK/rollback.holds"
 }
 
@@ -75,7 +75,7 @@ take_back_packages() {
         if [ -n "$take_back_old" ]; then note "$take_back_name was $take_back_old before $take_back_version; it stays"; fi
     done
     # shellcheck disable=SC2046  # package names hold no blanks
-    apt_install no $(packages_missing) -- $(packages_added)
+    packages_change $(packages_missing) -- $(packages_added)
 }
 
 file_backup() { # RUN PATH: where the file as it was before that run is kept
@@ -104,16 +104,17 @@ files_changed() { # RUN, KIND, PATH and HASH of each file that is still as we ma
         done
 }
 
-no_files() { [ -z "$(files_changed)" ]; }
+no_files() { [ -z "$(files_changed)$(keys_left)" ]; }
 
 take_back_files() {
+    keys_take_back || return 1
     # a file that two runs have written is put back in two steps, from the newer run to the older one
     while files_changed >"$WORK/rollback.files" && [ -s "$WORK/rollback.files" ]; do
         IFS='	' read -r take_back_run take_back_path <"$WORK/rollback.files"
         take_back_from=$(file_backup "$take_back_run" "$take_back_path")
         take_back_file=$(real "$ROOT$take_back_path")
         if [ -e "$take_back_from" ]; then
-            cp -pP "$take_back_from" "$take_back_file.mlhost" && mv -f "$take_back_file.mlhost" "$take_back_file"
+            cp -pP "$take_back_from" "$take_back_file.mlhost" && mv -f "$take_back_file.mlhost" "$take_back_file" && relabel "$take_back_file"
         elif [ -e "$take_back_from.mlhost-absent" ]; then
             rm -f "$take_back_file"
         else

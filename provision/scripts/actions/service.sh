@@ -66,6 +66,8 @@ service_fresh() {
     [ ! -s "$WORK/newer" ]
 }
 
+service_says() { bounded 20 sh -c "$1" >/dev/null 2>&1; } # PROBE: it answers now
+
 service_answers() { # NAME PROBE: within a minute
     [ -n "$2" ] || return 0
     service_answers_left=${MLHOST_PATIENCE:-60}
@@ -105,7 +107,7 @@ service_put_back() { # FILE: its newest backup takes its place again
     fi
     if [ -e "$service_backup" ]; then
         service_target=$(real "$ROOT$1")
-        cp -p "$service_backup" "$service_target.mlhost" && mv -f "$service_target.mlhost" "$service_target"
+        cp -p "$service_backup" "$service_target.mlhost" && mv -f "$service_target.mlhost" "$service_target" && relabel "$service_target"
     elif [ -n "$service_backup" ] && [ -e "$service_backup.mlhost-absent" ]; then
         rm -f "$ROOT$1"
     else
