@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no finding: how long one example took says nothing here.
+settings.register_profile("mlhost", deadline=None)
+settings.load_profile("mlhost")
 
 pytest_plugins = ["tests.lab.fixtures", "tests.fresh"]
 
