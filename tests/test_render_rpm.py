@@ -25,6 +25,8 @@ from tests.lab.rpmrepo import CUDA, DOCKER, TOOLKIT, Rpm, RpmMaker, module
 from tests.lab.rpmtree import RpmHost, rpm_tree
 from tests.lab.server import FileServer
 
+pytestmark = pytest.mark.slow
+
 DOCKERS = (
     Rpm("docker-ce", "29.6.0", epoch=3, files={"opt/docker": "old"}),
     Rpm("docker-ce", "29.7.1", epoch=3, files={"opt/docker": "pinned"}),
