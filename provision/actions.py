@@ -144,7 +144,6 @@ class KernelModule:
 
     names: tuple[str, ...]
     unload: tuple[str, ...] = ()
-    needs: str = ""
 
 
 @dataclass(frozen=True)

@@ -51,17 +51,5 @@ class Unsupported(Error):
     exit_code = 5
 
 
-class RebootNeeded(Error):
-    """The rest of the work needs a reboot, which was not allowed."""
-
-    exit_code = 6
-
-
-class VerifyFailed(Error):
-    """The host is not what it should be."""
-
-    exit_code = 7
-
-
 class Interrupted(Error):
     """The user stopped the controller; work on the host goes on."""

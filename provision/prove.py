@@ -13,12 +13,11 @@ from provision.model import Check, HostReport, Plan
 from provision.plan import plan
 from provision.playbook import Loaded
 from provision.progress import Progress
+from provision.report.verdict import report_of_error
 from provision.run import Clock
 from provision.steps.smoke import STEP as SMOKE
 from provision.transport import Transport
 from provision.transport.errors import SudoPasswordNeeded
-
-STATUS_OF_EXIT = {4: "unreachable", 5: "unsupported"}
 
 
 def verify(transport: Transport, loaded: Loaded, catalog: Catalog, options: RunOptions, progress: Progress) -> HostReport:
@@ -34,14 +33,7 @@ def verify(transport: Transport, loaded: Loaded, catalog: Catalog, options: RunO
     except SudoPasswordNeeded:
         raise
     except Error as error:
-        report = HostReport(
-            transport.name,
-            STATUS_OF_EXIT.get(error.exit_code, "failed"),
-            error.exit_code,
-            timings=clock.timings(),
-            message=error.message,
-            fix=error.fix,
-        )
+        report = report_of_error(transport.name, error, clock.timings())
     progress.done(transport.name, report)
     return report
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from provision.errors import Error
 from provision.look import RunOptions, ask_reach, capture_root, decide, facts_of, observe, plan_from_capture, plan_of
+from provision.report.verdict import STATUS_OF_EXIT
 from provision.transport.errors import SudoPasswordNeeded
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ class _Work:
         )
 
     def failed(self, error: Error) -> HostReport:
-        status = {4: "unreachable", 5: "unsupported", 6: "reboot"}.get(error.exit_code, "failed")
+        status = STATUS_OF_EXIT.get(error.exit_code, "failed")
         return replace(self.report(status, error.message, error.fix), exit_code=error.exit_code)
 
 

@@ -10,6 +10,7 @@ from provision.look import observe
 from provision.model import Facts, HostReport, Timing
 from provision.progress import Progress
 from provision.reboot import UNIT
+from provision.report.verdict import report_of_error
 from provision.spec import Spec
 from provision.transport import Transport
 from provision.transport.errors import SudoPasswordNeeded, WireError
@@ -27,8 +28,7 @@ def status(transport: Transport, follow: bool, progress: Progress) -> HostReport
     except SudoPasswordNeeded:
         raise
     except Error as error:
-        state = {4: "unreachable"}.get(error.exit_code, "failed")
-        return HostReport(transport.name, state, error.exit_code, message=error.message, fix=error.fix)
+        return report_of_error(transport.name, error)
 
 
 def _look(transport: Transport) -> Facts:

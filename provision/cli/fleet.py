@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from provision.errors import Error
-from provision.report.verdict import STATUS_OF_EXIT
+from provision.report.verdict import report_of_error
 
 if TYPE_CHECKING:
     from provision.model import HostReport
@@ -72,12 +72,11 @@ def report_of(result: Result[HostReport]) -> HostReport:
     """The host's report; for an error one that tells it. A bug is one host's failure, not the fleet's."""
     if result.value is not None:
         return result.value
-    from provision.model import HostReport
-
     error = result.error
     if isinstance(error, Error):
-        status = STATUS_OF_EXIT.get(error.exit_code, "failed")
-        return HostReport(result.target, status, error.exit_code, message=error.message, fix=error.fix)
+        return report_of_error(result.target, error)
+    from provision.model import HostReport
+
     return HostReport(
         result.target,
         "failed",

@@ -11,11 +11,20 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from provision.model import HostReport, Plan
+    from provision.errors import Error
+    from provision.model import HostReport, Plan, Timing
 
 SEVERITY = (1, 7, 2, 4, 5, 6, 3, 0)
 
 STATUS_OF_EXIT = {0: "converged", 1: "failed", 2: "failed", 3: "pending", 4: "unreachable", 5: "unsupported", 6: "reboot", 7: "unverified"}
+
+
+def report_of_error(target: str, error: Error, timings: tuple[Timing, ...] = ()) -> HostReport:
+    """The report of a host whose work ended with an error before anything was decided."""
+    from provision.model import HostReport
+
+    status = STATUS_OF_EXIT.get(error.exit_code, "failed")
+    return HostReport(target, status, error.exit_code, timings=timings, message=error.message, fix=error.fix)
 
 
 def worst(codes: Iterable[int]) -> int:
