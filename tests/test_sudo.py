@@ -162,8 +162,10 @@ def test_the_password_is_in_no_argument_and_no_environment(world: Sshd) -> None:
     with as_user(world, "ticket", sudo_password=PASSWORD) as transport:
         seen = transport.run(look, sudo=True).out
     assert b"sudo" in seen
-    assert b"it's a" not in seen
-    assert b'word"' not in seen
+    # pieces that stand in no other process's arguments, split where a shell would split them
+    assert b"it's a \"pass" not in seen
+    assert rb"pass\nword" not in seen
+    assert rb'nword" $x' not in seen
 
 
 @pytest.mark.parametrize("user", ["fishy", "cshy", "zshy"])

@@ -22,10 +22,11 @@ lock_holder() { # FILE: "NAME (PID)" of the process that holds a lock on it; fai
     for lock_holder_pid in $lock_holder_pids; do
         # an inode number alone may be a file of another file system
         for lock_holder_fd in "/proc/$lock_holder_pid/fd"/*; do
-            if [ "$(readlink "$lock_holder_fd" 2>/dev/null)" = "$1" ]; then
-                printf '%s (%s)' "$(cat "/proc/$lock_holder_pid/comm")" "$lock_holder_pid"
-                return 0
-            fi
+            [ "$(readlink "$lock_holder_fd" 2>/dev/null)" = "$1" ] || continue
+            # a process without a name has ended since, and its lock with it
+            lock_holder_name=$(cat "/proc/$lock_holder_pid/comm" 2>/dev/null) || break
+            printf '%s (%s)' "$lock_holder_name" "$lock_holder_pid"
+            return 0
         done
     done
     return 1
