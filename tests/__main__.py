@@ -1,4 +1,6 @@
-"""`sudo python3 -m tests`: everything the tests need, then all of them. Arguments go to pytest.
+"""`sudo python3 -m tests`: everything the tests need, then all of them, the fast ones first and side by side.
+
+`--fast` runs those alone; other arguments go to pytest.
 
 As root the Debian packages of tests/packages.txt and tests/lab/packages.txt are installed; otherwise what is missing is named and its tests skip.
 """
@@ -10,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+FAST = "not vm and not host and not slow"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -53,6 +56,14 @@ def install() -> None:
                 print(f"tests: {name} cannot be installed here; its tests skip", file=sys.stderr)
 
 
+def pytests(python: str, arguments: list[str]) -> list[list[str]]:
+    """The calls of pytest. The fast tests wait more than they compute, so they have two workers for each core; hosts and machines go one by one."""
+    if arguments and arguments[0] != "--fast":
+        return [[python, "-m", "pytest", *arguments]]
+    fast = [python, "-m", "pytest", "-m", FAST, "-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal", *arguments[1:]]
+    return [fast] if arguments else [fast, [python, "-m", "pytest", "-m", f"not ({FAST})"]]
+
+
 def main() -> int:
     install()
     from provision import bootstrap
@@ -61,7 +72,7 @@ def main() -> int:
     os.chdir(ROOT)
     environment = dict(os.environ, PATH=f"{Path(python).parent}:{os.environ.get('PATH', '')}")
     status = 0
-    for command in ([python, "-m", "ruff", "check", "."], [python, "-m", "mypy"], [python, "-m", "pytest", *sys.argv[1:]]):
+    for command in ([python, "-m", "ruff", "check", "."], [python, "-m", "mypy"], *pytests(python, sys.argv[1:])):
         print("== " + " ".join(command[2:]), flush=True)
         status = subprocess.run(command, env=environment, check=False).returncode or status
     return status
