@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 import subprocess
-import tempfile
 import time
 from typing import IO, Any, Optional
 
@@ -69,6 +68,8 @@ class Proxy:
     """A running ProxyCommand. Speaks over one end of a socket pair, so that it behaves as a socket in every respect."""
 
     def __init__(self, command: str) -> None:
+        import tempfile
+
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
         self._last_words = ""
         self.socket, theirs = socket.socketpair()
@@ -112,7 +113,9 @@ def dial(host: Host) -> Stream:
         proxy = Proxy(host.proxy_command)
         return Stream(proxy.socket, proxy)
     try:
-        found = socket.getaddrinfo(host.host, host.port, _FAMILIES.get(host.address_family, socket.AF_UNSPEC), socket.SOCK_STREAM)
+        # As bytes where that will do: for text Python loads its tables for names in other scripts first.
+        name = host.host.encode("ascii") if host.host.isascii() else host.host
+        found = socket.getaddrinfo(name, host.port, _FAMILIES.get(host.address_family, socket.AF_UNSPEC), socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as problem:
         reason = problem.strerror if isinstance(problem, socket.gaierror) else "it is no host name"
         raise errors.NameNotFound(
