@@ -65,6 +65,10 @@ def _read_ahead() -> None:
     import provision.facts
     import provision.plan
     import provision.report.text  # noqa: F401
+    from provision.catalog import packaged
+
+    for name in ("distros", "repositories", "clouds", "instances"):  # what every plan asks
+        packaged(name)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Each command is a module of its own, imported when it is used; `mlhost --version
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -126,6 +127,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def entrypoint() -> NoReturn:
     """The program `mlhost`."""
+    # Python's default, a look for garbage at every 700 objects more, would be taken a hundred times by the imports alone, in vain.
+    gc.set_threshold(100_000)
     code = main()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not there at all

@@ -10,8 +10,12 @@ import subprocess
 import time
 from typing import IO, Any, Optional
 
+from provision import __version__
 from provision.transport import errors
 from provision.transport.resolve import Host
+
+SOFTWARE = f"mlhost_{__version__}"  # RFC 4253, 4.2: what a server's log says of its client
+_GREETING = f"SSH-2.0-{SOFTWARE}\r\n".encode()
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
@@ -25,6 +29,13 @@ class Stream:
         self.first_bytes = b""
         self.hung_up = False
         self._closed = False  # paramiko asks
+        self._greeted = False
+
+    def greet(self) -> None:
+        """Say our first line now, and not again when paramiko does: the server gets ready for the key exchange only when it has heard it."""
+        with contextlib.suppress(OSError):  # a line that is broken already tells when it is read
+            self._inner.sendall(_GREETING)
+            self._greeted = True
 
     def recv(self, size: int) -> bytes:
         try:
@@ -40,6 +51,9 @@ class Stream:
         return data
 
     def send(self, data: bytes) -> int:
+        if self._greeted and data == _GREETING:
+            self._greeted = False
+            return len(data)
         sent: int = self._inner.send(data)
         return sent
 
