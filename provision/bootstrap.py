@@ -2,15 +2,14 @@
 
 A fresh Debian has python3, but neither pip nor the venv module, and forbids installing into its own Python (PEP 668). As root mlhost adds
 the distribution's venv package; otherwise it says which one. Nothing is put outside the environment's folder.
+
+Every start from a checkout comes through here, nearly all without anything to do; what only the first needs is imported where it is used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +43,8 @@ def home() -> Path:
 
 def environment(extras: str = "") -> Path:
     """The environment's folder for this checkout's pyproject.toml, this Python and these extras: another one, another folder."""
+    import hashlib
+
     text = (CHECKOUT / "pyproject.toml").read_bytes() + sys.version.encode() + extras.encode()
     return home() / "venv" / hashlib.sha256(text).hexdigest()[:12]
 
@@ -53,6 +54,8 @@ def _say(text: str) -> None:
 
 
 def _run(*command: str) -> None:
+    import subprocess
+
     env = dict(os.environ, DEBIAN_FRONTEND="noninteractive", PIP_DISABLE_PIP_VERSION_CHECK="1")
     done = subprocess.run(
         command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
@@ -64,6 +67,9 @@ def _run(*command: str) -> None:
 
 def _venv_module() -> None:
     """Make `python3 -m venv` work: Debian and Ubuntu keep it in a package of its own."""
+    import shutil
+    import subprocess
+
     if importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv"):
         return
     package = f"python3.{sys.version_info[1]}-venv"
@@ -91,6 +97,8 @@ def _venv_module() -> None:
 
 def prepare(extras: str = "") -> Path:
     """Make the environment (once) and return its python. `extras` are optional dependency groups of pyproject.toml, comma separated."""
+    import shutil
+
     folder = environment(extras)
     python = folder / "bin" / "python"
     if (folder / "ready").exists():

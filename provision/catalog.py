@@ -7,7 +7,6 @@ All answers are frozen (`provision.rows`). Nothing here looks at a machine.
 from __future__ import annotations
 
 import fnmatch
-import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +31,7 @@ from provision.rows import (
     filled,
     version_key,
 )
+from provision.shipped import shipped
 
 if TYPE_CHECKING:
     from provision.model import OsRelease
@@ -46,10 +46,7 @@ __all__ = ["Branch", "Catalog", "DriverPackages", "FabricPackages", "Generation"
 
 @lru_cache(maxsize=16)
 def _packaged(name: str) -> dict[str, Any]:
-    data = pkgutil.get_data("provision", f"data/{name}.toml")
-    if data is None:  # only a loader that cannot read data answers so
-        raise FileNotFoundError(f"provision/data/{name}.toml")
-    return tomllib.loads(data.decode("utf-8"))
+    return tomllib.loads(shipped(f"data/{name}.toml"))
 
 
 packaged = _packaged

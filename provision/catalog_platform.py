@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +82,7 @@ def platform(distros: Distros, row: Row, derivative: Row | None, os: OsRelease, 
 
 
 def _rpm(common: Platform, row: Row, arch: str) -> Platform:
-    return replace(
-        common,
+    return common._replace(
         package_manager=row["package_manager"],
         locks=row["locks"],
         lock_packages=tuple(row["lock_packages"]),

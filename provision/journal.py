@@ -11,12 +11,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Union
 
 from provision.errors import Failed
 from provision.model import Outcome
 from provision.sh import Sh, template
+from provision.shipped import shipped
 
 STATE = "/var/lib/mlhost"
 """Where a host keeps mlhost's state."""
@@ -246,5 +246,4 @@ def _line(text: str) -> str:
 
 
 def _functions(*names: str) -> Sh:
-    folder = resources.files("provision") / "scripts" / "journal"
-    return Sh("\n".join((folder / f"{name}.sh").read_text(encoding="utf-8") for name in names))
+    return Sh("\n".join(shipped(f"scripts/journal/{name}.sh") for name in names))

@@ -6,18 +6,17 @@ What only the answer needs is imported while the host is still answering, so the
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.errors import ProbeFailed
 from provision.probe import probe_args, probe_script
+from provision.shipped import shipped
 from provision.watched import watched, watched_disks
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class RunOptions:
 
 @lru_cache(maxsize=1)
 def _reach_text() -> str:
-    return (resources.files("provision") / "scripts" / "reach.sh").read_text(encoding="utf-8")
+    return shipped("scripts/reach.sh")
 
 
 def _read_ahead() -> None:
@@ -66,6 +65,10 @@ def _read_ahead() -> None:
     import provision.facts
     import provision.plan
     import provision.report.text  # noqa: F401
+    from provision.catalog import packaged
+
+    for name in ("distros", "repositories", "clouds", "instances"):  # what every plan asks
+        packaged(name)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class _Answer:
 
 
 def _ask(transport: Transport, spec: Spec, steps: Sequence[Step]) -> _Answer:
-    mark = secrets.token_hex(8)
+    mark = os.urandom(8).hex()
     args = probe_args(mark, asked_at=int(time.time()), paths=watched(spec, steps), disks=watched_disks(spec))
     return _Answer(mark, transport.run(probe_script(), *args, sudo=True, timeout=PROBE_TIMEOUT))
 
@@ -135,7 +138,7 @@ def capture_root(root: str, arch: str | None, spec: Spec) -> bytes:
     """The raw capture of an unpacked system under `root`; no command of this machine's system answers for it."""
     from provision.transport.local import LocalTransport
 
-    mark = secrets.token_hex(8)
+    mark = os.urandom(8).hex()
     args = probe_args(mark, root=root, arch=arch or os.uname().machine, paths=watched(spec), disks=watched_disks(spec))
     with LocalTransport() as here:
         return here.run(probe_script(), *args, timeout=PROBE_TIMEOUT).out
@@ -144,7 +147,7 @@ def capture_root(root: str, arch: str | None, spec: Spec) -> bytes:
 def ask_reach(transport: Transport, spec: Spec, asked: Sequence[tuple[str, str]]) -> Mapping[str, Reach]:
     from provision import reach
 
-    mark = secrets.token_hex(8)
+    mark = os.urandom(8).hex()
     words = [word for pair in asked for word in pair]
     result = transport.run(reach.script(_reach_text(), spec.proxy), mark, *words, sudo=True, timeout=180)
     return reach.parse(result.out, asked, mark)

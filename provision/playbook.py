@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -19,7 +18,8 @@ from typing import Any, cast
 from provision import playbook_yaml
 from provision.errors import UsageError
 from provision.playbook_checks import Given, Layer, check
-from provision.playbook_schema import Setting, advice, children, settings
+from provision.playbook_ready import ready
+from provision.playbook_schema import Setting, advice, children, nearest, settings
 from provision.playbook_values import convert
 from provision.playbook_yaml import NULL, STR, Map, Node, Scalar, Seq, show
 from provision.spec import Spec
@@ -123,7 +123,7 @@ def _find(source: str, relative_to: str, known: Mapping[str, str]) -> tuple[str,
         path = os.path.normpath(os.path.join(relative_to, path))
     if _is_path(source) or os.path.isfile(path):
         return path, False
-    near = difflib.get_close_matches(source, known, n=1)
+    near = nearest(source, known)
     hint = f"Did you mean `{near[0]}`? " if near else ""
     raise UsageError(f"There is no playbook named `{show(source)}`.",
                      f"{hint}Packaged are {', '.join(known) or 'none'}; a file is given by its path, such as `./mine.yaml`.")
@@ -165,6 +165,15 @@ def _chain(path: str, ours: bool, known: Mapping[str, str]) -> Layer:
 
 
 def _read(text: str, path: str) -> Layer:
+    stored = ready(text)
+    if stored is None:
+        return parsed(text, path)
+    base = os.path.dirname(os.path.abspath(path))
+    return {key: Given(value, f"{show(path, 200)}:{at}", base) for key, (value, at) in stored.items()}
+
+
+def parsed(text: str, path: str) -> Layer:
+    """The settings in a playbook's text, without what it extends. Raises UsageError."""
     node = playbook_yaml.parse(text, path)
     if node is None or (isinstance(node, Scalar) and node.tag == NULL):
         return {}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -57,18 +56,25 @@ def advice(path: Path) -> str:
     """What to write instead of the unknown key `path`: the nearest key of its section, else its namesakes elsewhere, else what there is."""
     here = [child.path[-1] for child in children(path[:-1])]
     word = path[-1]
-    near = difflib.get_close_matches(word.lower().replace("-", "_"), here, n=1, cutoff=0.6)
+    near = nearest(word.replace("-", "_"), here)
     if near:
         return f"Did you mean `{'.'.join((*path[:-1], near[0]))}`?"
     namesakes = [setting.key for setting in settings().values() if setting.path[-1] == word]
     if namesakes:
         return f"There is {_either(namesakes)}."
-    near = difflib.get_close_matches(".".join(path), [setting.key for setting in settings().values()], n=1, cutoff=0.7)
+    near = nearest(".".join(path), [setting.key for setting in settings().values()], 0.7)
     if near:
         return f"Did you mean `{near[0]}`?"
     if path[0] == "docker" and len(path) == 2 and "-" in word:
         return "Keys of Docker's own daemon.json go under `docker.daemon`."
     return f"Known here: {', '.join(here)}."
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """The known word most like this one, if there is one like it."""
+    import difflib  # only a mistake needs it
+
+    return difflib.get_close_matches(word.lower(), list(known), 1, cutoff)
 
 
 def _either(words: list[str]) -> str:

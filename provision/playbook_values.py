@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 from provision import playbook_grammar as grammar
 from provision.errors import UsageError
 from provision.playbook_grammar import Bad
-from provision.playbook_schema import Setting
+from provision.playbook_schema import Setting, nearest
 from provision.playbook_yaml import BOOL, FLOAT, INT, NULL, STR, Map, Node, Scalar, Seq, show
 
 # What the texts of a kind may look like, and of single settings whose kind says too little.
@@ -111,7 +110,7 @@ def _choice(setting: Setting, node: Node) -> str:
     if scalar.text in setting.choices:
         return scalar.text
     offered = ", ".join(f"`{choice}`" if choice else '`""`' for choice in setting.choices)
-    near = difflib.get_close_matches(scalar.text.lower(), setting.choices, n=1)
+    near = nearest(scalar.text, setting.choices)
     hint = f"Did you mean `{near[0]}`? " if near else ""
     raise Bad(f"cannot be `{show(scalar.text)}`", f"{hint}It is one of {offered}.")
 
@@ -159,7 +158,7 @@ def _limits(setting: Setting, node: Node) -> dict[str, str]:
     for key, value in _mapping(node).entries:
         path = f"{setting.key}.{key.text}"
         if key.text not in grammar.ULIMITS:
-            near = difflib.get_close_matches(key.text.lower(), grammar.ULIMITS, n=1)
+            near = nearest(key.text, grammar.ULIMITS)
             raise UsageError(f"{key.where}: `{show(key.text)}` is not a limit.",
                              f"Did you mean `{near[0]}`?" if near else f"Limits are {', '.join(grammar.ULIMITS)}.")
         try:

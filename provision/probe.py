@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from importlib import resources
 
 from provision.errors import UsageError
 from provision.sh import Sh
+from provision.shipped import shipped
 
 
 @lru_cache(maxsize=1)
 def probe_script() -> Sh:
     """The script, for `sh -s -- ARGS` on standard input. It is package data; nothing is filled in."""
-    return Sh((resources.files("provision") / "scripts" / "probe.sh").read_text(encoding="utf-8"))
+    return Sh(shipped("scripts/probe.sh"))
 
 
 def probe_args(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from importlib import resources
 
 from provision.errors import Failed, Unreachable
+from provision.shipped import shipped
 from provision.transport import Transport
 from provision.transport.errors import ConnectionLost, RunFailed, WireError
 
@@ -46,7 +46,7 @@ def continue_unit(command: Sequence[str], directory: str) -> str:
 
 def ask(transport: Transport, unit: str = "") -> None:
     """Have the host reboot in two seconds, continuing with `unit` afterwards where one is given. Raises Failed if it will not."""
-    script = (resources.files("provision") / "scripts" / "reboot.sh").read_text(encoding="utf-8")
+    script = shipped("scripts/reboot.sh")
     result = transport.run(script, *([unit] if unit else []), sudo=True, timeout=60)
     if result.rc:
         raise Failed(

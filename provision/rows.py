@@ -1,18 +1,20 @@
-"""The catalog's answers: frozen values, made from rows of `data/*.toml` by `provision.catalog`. Empty strings mean that there is none."""
+"""The catalog's answers: frozen values, made from rows of `data/*.toml` by `provision.catalog`. Empty strings mean that there is none.
+
+Named tuples, because every run imports all of them and a dataclass takes ten times as long to make.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class KernelRule:
+class KernelRule(NamedTuple):
     """A kind of kernel by a pattern for `uname -r`; the other values are filled with {kernel} and the pattern's groups."""
 
     match: str
@@ -25,8 +27,7 @@ class KernelRule:
     compiler: str = ""
 
 
-@dataclass(frozen=True)
-class Platform:
+class Platform(NamedTuple):
     """A system as the plan sees it: the last place that looks at a distribution's name."""
 
     id: str
@@ -102,8 +103,7 @@ class Platform:
         return f"{self.base_id}:{self.base_version}"
 
 
-@dataclass(frozen=True)
-class Repository:
+class Repository(NamedTuple):
     """A vendor's package repository for one platform. `fingerprints` are all the primary keys its key file may hold.
 
     `base` is the beginning of `uri` and `key_url` that a mirror stands in for. `legacy_sources` are file names in sources.list.d (for rpm:
@@ -142,21 +142,19 @@ class Repository:
     legacy_sections: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """A kind of kernel by its release: the packages that building a module for it takes, and the modules that Docker and the driver need besides."""
 
     flavor: str
     headers: tuple[str, ...]
     meta: str  # keeps headers coming with new kernels
-    versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # package -> glob, where names do not carry the release
+    versions: Mapping[str, str] = MappingProxyType({})  # package -> glob, where names do not carry the release
     extra: tuple[str, ...] = ()
     docker: tuple[str, ...] = ()
     compiler: str = ""  # package of the compiler that modules must be built with
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(NamedTuple):
     """A GPU generation. `order` counts from the oldest; `flavors` are the kernel modules that can drive it, the default first."""
 
     name: str
@@ -178,8 +176,7 @@ class Generation:
         return cls(order=order, flavors=tuple(row["flavors"]), **{name: row[name] for name in names})
 
 
-@dataclass(frozen=True)
-class GpuModel:
+class GpuModel(NamedTuple):
     """A GPU by its PCI ids. `min_driver` "" = any branch that drives its generation.
 
     `vgpu`: a slice of a GPU, which needs the GRID driver. `nvlink5`: its switches are not on the PCI bus and need nvlsm too.
@@ -211,8 +208,7 @@ class Instance:
     note: str
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """An official image that has parts built in (`has`: driver, docker, toolkit)."""
 
     id: str
@@ -222,8 +218,7 @@ class Image:
     note: str
 
 
-@dataclass(frozen=True)
-class Branch:
+class Branch(NamedTuple):
     """A driver branch. `kind` is lts, production, new-feature or legacy; `eol` an ISO date or ""; `oldest`, `newest` the generations it drives."""
 
     number: str
@@ -240,8 +235,7 @@ class Branch:
         return cls(row["number"], row["kind"], row["eol"], row["newest"], tuple(row["flavors"]), oldest, newest)
 
 
-@dataclass(frozen=True)
-class DriverPackages:
+class DriverPackages(NamedTuple):
     """What installs a driver without a desktop. `repository` None = only the distribution's archive; its `components` must be enabled.
 
     A module that is not `prebuilt` is built on the machine, for which `headers` are needed (`headers_meta` keeps them coming with new kernels).
@@ -280,8 +274,7 @@ class DriverPackages:
     kernel_suffix: str = ""
 
 
-@dataclass(frozen=True)
-class FabricPackages:
+class FabricPackages(NamedTuple):
     """The fabric manager's packages, the globs that keep them at the driver's version, and its service."""
 
     packages: tuple[str, ...]

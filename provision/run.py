@@ -5,10 +5,7 @@ What a run that finds nothing to do does not need, or needs only once the host h
 
 from __future__ import annotations
 
-import getpass
 import os
-import secrets
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -64,10 +61,15 @@ def _lock_wait(spec: Spec, options: RunOptions) -> int:
 
 
 def _run_id() -> str:
+    import secrets
+
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
 
 
 def _owner() -> str:
+    import getpass
+    import socket
+
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (KeyError, OSError):

@@ -10,10 +10,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 from provision.errors import Failed
 from provision.sh import Sh, join
+from provision.shipped import shipped
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
@@ -96,5 +96,4 @@ def line(text: str) -> str:
 
 def fragment(name: str) -> str:
     """A script of the package."""
-    scripts = resources.files("provision") / "scripts"
-    return (scripts / name).read_text(encoding="utf-8")
+    return shipped(f"scripts/{name}")

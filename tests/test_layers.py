@@ -11,7 +11,7 @@ PROVISION = Path(__file__).resolve().parent.parent / "provision"
 
 # From first to last; a module may import only what stands in an earlier layer or its own.
 LAYERS = (
-    ("errors", "values", "actions", "sources"),
+    ("errors", "shipped", "actions", "sources"),
     ("model", "sh", "shtext"),
     ("openpgp", "rows", "spec", "watched", "daemonjson", "capture"),
     ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),

@@ -16,10 +16,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provision import playbook_docs, playbook_yaml
+from provision import playbook, playbook_docs, playbook_reader, playbook_ready, playbook_yaml
 from provision.errors import UsageError
 from provision.playbook import Loaded, digest, directories, load, packaged, redacted
 from provision.playbook_schema import settings as schema
+from provision.shipped import shipped
 from provision.spec import Spec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +52,7 @@ def refused(source: str, *sets: str) -> UsageError:
 def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyYAML comes with and without its C part; both must say the same."""
     if request.param == "pure Python":
-        monkeypatch.setattr(playbook_yaml, "_LOADER", yaml.SafeLoader)
+        monkeypatch.setattr(playbook_reader, "_LOADER", yaml.SafeLoader)
 
 
 @pytest.mark.usefixtures("loader")
@@ -465,3 +466,16 @@ def test_each_setting_reaches_the_spec_from_a_file_and_from_set_alike(key: str, 
     assert by_file.digest == by_set.digest
     if key != "name":
         assert by_set.digest != load(None, others).digest
+
+
+def test_packaged_playbooks_are_stored_as_they_read() -> None:
+    """Store them anew with `python -m provision.playbook_ready > provision/data/playbooks.json`."""
+    assert shipped("data/playbooks.json") == playbook_ready.document()
+    for name, path in packaged().items():
+        assert playbook._read(playbook_yaml.read(path), path) == playbook.parsed(playbook_yaml.read(path), path), name
+
+
+def test_a_packaged_playbook_that_was_changed_is_read(write: Any) -> None:
+    text = playbook_yaml.read(packaged()["docker-host"])
+    assert playbook_ready.ready(text) is not None
+    assert load(write(text.replace("gpu: ignore", "gpu: required"))).spec.gpu == "required"

@@ -358,20 +358,38 @@ def stub(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_a_running_daemon_is_asked_once_over_its_socket(shell, own_run, tmp_path):
+@pytest.mark.parametrize("client", ["curl", "perl"])
+def test_a_running_daemon_is_asked_once_over_its_socket(shell, own_run, tmp_path, client):
     """The daemon is a test double that answers /info."""
     server = tree(tmp_path, {"server.py": DOCKER_SERVER}) / "server.py"
     stub(tmp_path / "bin", "docker", "exit 9")
     stub(tmp_path / "bin", "systemctl", 'printf "Id=docker.service\\nLoadState=loaded\\nActiveState=active\\nSubState=running\\nUnitFileState=enabled\\n"')
-    if not shutil.which("curl"):
-        pytest.skip("curl is not installed")
-    script = f'exec 3<&0; python3 {server} </dev/null >/run/ready & while ! grep -q ready /run/ready; do sleep 0.05; done; "$@" <&3; kill $!'
+    if not shutil.which(client):
+        pytest.skip(f"{client} is not installed")
+    hide = "for p in curl wget; do p=$(command -v $p) && mount --bind /dev/null $p; done; " if client == "perl" else ""
+    script = (
+        f"{hide}"
+        f"exec 3<&0; touch /run/systemd/system/docker.service; python3 {server} </dev/null >/run/ready & "
+        'while ! grep -q ready /run/ready; do sleep 0.05; done; "$@" <&3; kill $!'
+    )
     facts = in_own_run(own_run, script, str(tmp_path / "bin"), shell)
     docker = facts.docker
     assert docker is not None
     assert (docker.server, docker.root_dir, docker.running_containers, docker.live_restore) == ("28.5.1", "/data", 3, True)
     assert docker.runtimes == ("runc", "nvidia")
     assert facts.units["docker.service"].active == "active"
+
+
+def test_systemd_is_asked_only_for_units_that_have_a_file(shell, own_run, tmp_path):
+    stub(tmp_path / "bin", "systemctl", f'echo "$@" >>{tmp_path}/asked; printf "Id=docker.service\\nLoadState=masked\\nActiveState=inactive\\nSubState=dead\\nUnitFileState=masked\\n"')
+    none = 'for d in /etc/systemd /usr/lib/systemd /sys/fs/cgroup; do [ ! -d $d ] || mount -t tmpfs tmpfs $d; done; '
+    without = in_own_run(own_run, none + '"$@"', str(tmp_path / "bin"), shell)
+    assert not (tmp_path / "asked").exists()
+    assert {unit.load for unit in without.units.values()} == {"not-found"}
+    masked = in_own_run(own_run, none + 'mkdir /etc/systemd/system; ln -s /dev/null /etc/systemd/system/docker.service; "$@"', str(tmp_path / "bin"), shell)
+    assert [word for word in (tmp_path / "asked").read_text().split() if word.endswith((".service", ".socket", ".path"))] == ["docker.service"]
+    assert (masked.units["docker.service"].load, masked.units["containerd.service"].load) == ("masked", "not-found")
+    assert set(masked.units) == set(without.units)
 
 
 def test_a_daemon_that_does_not_run_is_not_woken_through_its_socket(shell, own_run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from provision.transport import SshOptions, open_transport
+from provision.transport.dial import Stream
 from provision.transport.errors import ConnectionRefused
 from provision.transport.ssh import SshTransport, _Behind
 from provision.transport.target import parse_target
@@ -47,15 +49,15 @@ def start(*arguments: str, options: tuple[str, ...] = ()) -> subprocess.Complete
     )
 
 
-def imported(*arguments: str) -> set[str]:
-    """The modules that a command line imports, as Python itself tells them."""
+def imported(*arguments: str) -> list[str]:
+    """The modules that a command line imports, as Python itself tells them, each when it is done."""
     done = start(*arguments, options=("-X", "importtime"))
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:") and "[us]" not in line]
     assert lines, done.stderr
-    return {line.rsplit("|", 1)[1].strip() for line in lines}
+    return [line.rsplit("|", 1)[1].strip() for line in lines]
 
 
-def among(found: set[str], names: tuple[str, ...]) -> list[str]:
+def among(found: list[str], names: tuple[str, ...]) -> list[str]:
     return sorted(name for name in names if any(module == name or module.startswith(f"{name}.") for module in found))
 
 
@@ -112,6 +114,34 @@ def test_looking_at_a_host_takes_one_connection_and_one_command(sshd: Sshd) -> N
         assert relay.accepted == 1
     assert done.returncode == 0, done.stderr
     assert sshd.log.count("Starting session: command") - before == 1
+
+
+def test_a_run_over_ssh_begins_the_key_exchange_before_it_reads_what_is_wanted(sshd: Sshd) -> None:
+    """Until paramiko is there, each import is waited for; what comes later passes while the host is at work."""
+    with Relay(sshd.port) as relay:
+        found = imported("plan", "-p", "docker-host", "--set", "preflight.allow_container=true", *through(relay, sshd))
+    before = found[: found.index("paramiko")]
+    assert "click" in before
+    later = ("provision.playbook", "provision.spec", "provision.model", "provision.actions", "provision.catalog", "provision.rows", "provision.look",
+             "provision.run", "provision.facts", "provision.plan", "provision.steps", "provision.report", "provision.progress")
+    assert among(found, later) == sorted(later)
+    assert among(before, later) == []
+    # The standard library's dearest, and what only other playbooks, systems and changes need.
+    needless = ("importlib.metadata", "importlib.resources", "zipfile", "email", "configparser", "asyncio", "yaml", "invoke.context", "fabric", "jinja2",
+                "requests", "rich", "provision.render", "provision.journal", "provision.keys", "provision.follow")
+    assert among(found, needless) == []
+
+
+def test_the_first_line_is_sent_once_and_before_anybody_asks() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = Stream(ours)
+        stream.greet()
+        greeting = theirs.recv(255)
+        assert greeting.startswith(b"SSH-2.0-mlhost_")
+        assert stream.send(greeting) == len(greeting)  # as paramiko does, once
+        assert stream.send(b"next") == 4
+        assert theirs.recv(255) == b"next"
 
 
 @pytest.mark.host

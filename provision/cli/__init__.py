@@ -6,12 +6,12 @@ Each command is a module of its own, imported when it is used; `mlhost --version
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import NoReturn
 
 import click
@@ -54,6 +54,8 @@ class CommandGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
             near = get_close_matches(args[0], COMMANDS, 1)
             hint = f"Did you mean `{near[0]}`?" if near else f"Commands are: {', '.join(COMMANDS)}."
             if "@" in args[0] or "." in args[0]:
@@ -125,6 +127,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def entrypoint() -> NoReturn:
     """The program `mlhost`."""
+    # Python's default, a look for garbage at every 700 objects more, would be taken a hundred times by the imports alone, in vain.
+    gc.set_threshold(100_000)
     code = main()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not there at all

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -23,8 +22,7 @@ DEFAULT_PLAYBOOK = "gpu-host"
 HOST_KEYS = ("enforce", "accept-new", "ignore")
 
 
-@dataclass(frozen=True)
-class Playbook:
+class Playbook(NamedTuple):
     """Which desired state: a packaged name or a file, and `--set` overrides."""
 
     playbook: str
@@ -45,8 +43,7 @@ class Playbook:
         return load_steps(loaded.step_files, "")
 
 
-@dataclass(frozen=True)
-class Connection:
+class Connection(NamedTuple):
     """How to reach hosts, as given on the command line."""
 
     ssh_config: str | None
@@ -104,8 +101,7 @@ def read_password(path: str) -> str:
     return password
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """Where and how results are written."""
 
     format: str
@@ -176,9 +172,9 @@ def _debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None
     ctx.ensure_object(Session).debug |= value
 
 
-def _group(function: F, name: str, cls: type[Any], options: list[Callable[[Any], Any]]) -> F:
+def _group(function: F, name: str, cls: Any, options: list[Callable[[Any], Any]]) -> F:
     """Collect the options whose names are the fields of `cls` into one argument `name`."""
-    names = [field.name for field in fields(cls)]
+    names = cls._fields
 
     @functools.wraps(function)
     def collected(*args: Any, **kwargs: Any) -> Any:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from provision.cli.options import Output
 from provision.errors import UsageError
-from provision.report.layout import Look
+
+if TYPE_CHECKING:
+    from provision.report.layout import Look
 
 
 def fancy(stream: TextIO, no_color: bool) -> bool:
@@ -22,6 +22,10 @@ def fancy(stream: TextIO, no_color: bool) -> bool:
 
 def look(output: Output) -> Look:
     """How text on standard output (or in `--out`) is to look."""
+    import shutil
+
+    from provision.report.layout import Look
+
     encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
     if output.out:
         return Look()
@@ -68,6 +72,8 @@ def write_bytes(content: bytes, output: Output, mode: int = 0o600) -> None:
 
 def write_json(document: Mapping[str, Any], output: Output) -> None:
     """JSON in ASCII: control and bidi characters of a host's texts arrive escaped."""
+    import json
+
     write(json.dumps(document, indent=2, ensure_ascii=True), output)
 
 

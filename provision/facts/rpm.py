@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -79,6 +78,8 @@ def holds(sections: Sections) -> frozenset[str]:
 
 def repo_file(path: str, text: str) -> tuple[RpmSource, ...]:
     """The repositories of a `.repo` file, in their order. A file that is no INI file has none."""
+    import configparser  # most machines have no such file
+
     reader = configparser.RawConfigParser(strict=False, empty_lines_in_values=False, allow_no_value=True, delimiters=("=",))
     try:
         reader.read_string(text.replace("\r", ""), path)

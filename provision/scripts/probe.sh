@@ -142,7 +142,7 @@ find_program() {
 programs() {
     TEXT=''
     for name in timeout docker dockerd podman nvidia-smi nvidia-ctk nvidia-container-runtime-hook nvidia-container-runtime nvidia-cdi-hook \
-        apt-get dnf dnf5 yum tdnf microdnf zypper rpm snap sudo curl wget python3 gpg gpgv modinfo mokutil cloud-init systemctl \
+        apt-get dnf dnf5 yum tdnf microdnf zypper rpm snap sudo curl wget perl python3 gpg gpgv modinfo mokutil cloud-init systemctl \
         update-initramfs dracut mkinitrd; do
         find_program "$name" || continue
         TEXT="$TEXT$name $P$NL"
@@ -154,6 +154,7 @@ programs() {
             nvidia-ctk) P_ctk=$P ;;
             curl) P_curl=$P ;;
             wget) P_wget=$P ;;
+            perl) P_perl=$P ;;
             modinfo) P_modinfo=$P ;;
             systemctl) P_systemctl=$P ;;
             rpm) P_rpm=$P ;;
@@ -619,17 +620,46 @@ docker_info() {
         TEXT=$(bounded 25 curl -q -sS -f --noproxy '*' --max-time 20 --unix-socket /run/docker.sock http://localhost/info 2>&1)
         rc=$?
         [ "$rc" != 0 ] || { emit docker_info 0 "$TEXT"; return; }
+    elif [ -n "$P_perl" ]; then
+        # Debian's minimal systems lack curl and always have perl. AF_UNIX and SOCK_STREAM are 1 on Linux.
+        # shellcheck disable=SC2016 # they are perl's variables
+        TEXT=$(bounded 25 perl -e 'socket(S, 1, 1, 0) && connect(S, pack("SZ*", 1, "/run/docker.sock")) || exit 7;
+            syswrite(S, "GET /info HTTP/1.0\r\nHost: localhost\r\n\r\n"); local $/; exit(<S> =~ /^HTTP\S+ 200 .*?\r\n\r\n(.+)/s && print($1) ? 0 : 22)' 2>&1)
+        rc=$?
+        [ "$rc" != 0 ] || { emit docker_info 0 "$TEXT"; return; }
     fi
     TEXT=$(bounded 25 docker --host unix:///run/docker.sock info --format '{{json .}}' 2>&1)
     emit docker_info $? "$TEXT"
 }
 
+# units: systemd's view of the units that matter. It is asked only for those that have a file or processes: for each of the others it would
+# search all its folders anew, to say that there is none.
 units() {
     if [ -z "$P_systemctl" ] || [ ! -d /run/systemd/system ]; then emit units 127 ''; return; fi
-    TEXT=$(bounded 20 systemctl show --no-pager -p Id,LoadState,ActiveState,SubState,UnitFileState docker.service docker.socket \
-        containerd.service nvidia-persistenced.service nvidia-cdi-refresh.service nvidia-cdi-refresh.path nvidia-fabricmanager.service \
-        apt-daily.service apt-daily-upgrade.service firewalld.service packagekit.service dnf-automatic.service snap.docker.dockerd.service mlhost-continue.service)
-    emit units $? "$TEXT"
+    TEXT=''
+    set --
+    for unit in docker.service docker.socket containerd.service nvidia-persistenced.service nvidia-cdi-refresh.service nvidia-cdi-refresh.path \
+        nvidia-fabricmanager.service apt-daily.service apt-daily-upgrade.service firewalld.service packagekit.service dnf-automatic.service \
+        snap.docker.dockerd.service mlhost-continue.service; do
+        there=''
+        # All of systemd.unit(5)'s folders, and the control groups (version 2 and 1) of what still runs though its file is gone.
+        for folder in /etc/systemd/system /run/systemd/system /usr/lib/systemd/system /lib/systemd/system /usr/local/lib/systemd/system \
+            /etc/systemd/system.control /run/systemd/system.control /run/systemd/transient /run/systemd/generator /run/systemd/generator.early \
+            /run/systemd/generator.late /etc/systemd/system.attached /run/systemd/system.attached \
+            /sys/fs/cgroup/system.slice /sys/fs/cgroup/systemd/system.slice; do
+            if [ -e "$folder/$unit" ] || [ -L "$folder/$unit" ]; then there=1; break; fi
+        done
+        if [ -n "$there" ]; then set -- "$@" "$unit"; else
+            TEXT="$TEXT${NL}Id=$unit${NL}LoadState=not-found${NL}ActiveState=inactive${NL}SubState=dead${NL}UnitFileState=$NL"
+        fi
+    done
+    rc=0
+    if [ $# -gt 0 ]; then
+        FOUND=$(bounded 20 systemctl show --no-pager -p Id,LoadState,ActiveState,SubState,UnitFileState "$@")
+        rc=$?
+        TEXT=$FOUND$NL$TEXT
+    fi
+    emit units "$rc" "$TEXT"
 }
 
 # driver: the NVIDIA driver's own tools, asked only where there is a GPU.
@@ -864,7 +894,7 @@ main() {
     unset DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CDPATH GREP_OPTIONS POSIXLY_CORRECT BLOCKSIZE DF_BLOCK_SIZE BLOCK_SIZE
     IFS=' '"$TAB$NL"
     MARK=${1:-0} LIVE=1 ROOT='' ARCH='' ASKED='' DISKS='' NAMED='' PATHS=/etc/docker/daemon.json DEEP='' CLOUD='' ASK=1
-    P_timeout='' P_docker='' P_podman='' P_smi='' P_ctk='' P_curl='' P_wget='' P_modinfo='' P_systemctl='' P_rpm=''
+    P_timeout='' P_docker='' P_podman='' P_smi='' P_ctk='' P_curl='' P_wget='' P_perl='' P_modinfo='' P_systemctl='' P_rpm=''
     [ $# -eq 0 ] || shift
     while [ $# -gt 0 ]; do
         case $1 in

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from provision import aptsource, openpgp
 from provision.actions import AptRepository, Key
@@ -32,8 +31,7 @@ def mirrored(repository: Repository, mirror: Mirror) -> Repository:
         return base + url[len(repository.base) :] if url.startswith(repository.base) else url
 
     fingerprint = "".join(mirror.fingerprint.split()).upper()
-    return replace(
-        repository,
+    return repository._replace(
         uri=moved(repository.uri),
         base=base,
         index_url=moved(repository.index_url),

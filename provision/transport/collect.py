@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from provision.transport import errors
 from provision.transport.shell import Call, Unwrap, not_started
@@ -15,8 +14,7 @@ MAX_OUTPUT = 64 * 1024 * 1024
 LINGER_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class RunResult:
+class RunResult(NamedTuple):
     """How a script ended: exit code (128+n where signal n killed it), both outputs as bytes, wall time in seconds."""
 
     rc: int

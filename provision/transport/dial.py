@@ -7,12 +7,15 @@ import errno
 import os
 import socket
 import subprocess
-import tempfile
 import time
 from typing import IO, Any, Optional
 
+from provision import __version__
 from provision.transport import errors
 from provision.transport.resolve import Host
+
+SOFTWARE = f"mlhost_{__version__}"  # RFC 4253, 4.2: what a server's log says of its client
+_GREETING = f"SSH-2.0-{SOFTWARE}\r\n".encode()
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
@@ -26,6 +29,13 @@ class Stream:
         self.first_bytes = b""
         self.hung_up = False
         self._closed = False  # paramiko asks
+        self._greeted = False
+
+    def greet(self) -> None:
+        """Say our first line now, and not again when paramiko does: the server gets ready for the key exchange only when it has heard it."""
+        with contextlib.suppress(OSError):  # a line that is broken already tells when it is read
+            self._inner.sendall(_GREETING)
+            self._greeted = True
 
     def recv(self, size: int) -> bytes:
         try:
@@ -41,6 +51,9 @@ class Stream:
         return data
 
     def send(self, data: bytes) -> int:
+        if self._greeted and data == _GREETING:
+            self._greeted = False
+            return len(data)
         sent: int = self._inner.send(data)
         return sent
 
@@ -69,6 +82,8 @@ class Proxy:
     """A running ProxyCommand. Speaks over one end of a socket pair, so that it behaves as a socket in every respect."""
 
     def __init__(self, command: str) -> None:
+        import tempfile
+
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
         self._last_words = ""
         self.socket, theirs = socket.socketpair()
@@ -112,7 +127,9 @@ def dial(host: Host) -> Stream:
         proxy = Proxy(host.proxy_command)
         return Stream(proxy.socket, proxy)
     try:
-        found = socket.getaddrinfo(host.host, host.port, _FAMILIES.get(host.address_family, socket.AF_UNSPEC), socket.SOCK_STREAM)
+        # As bytes where that will do: for text Python loads its tables for names in other scripts first.
+        name = host.host.encode("ascii") if host.host.isascii() else host.host
+        found = socket.getaddrinfo(name, host.port, _FAMILIES.get(host.address_family, socket.AF_UNSPEC), socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as problem:
         reason = problem.strerror if isinstance(problem, socket.gaierror) else "it is no host name"
         raise errors.NameNotFound(

@@ -14,14 +14,12 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from provision.transport import errors
 
 
-@dataclass(frozen=True)
-class KnownKey:
+class KnownKey(NamedTuple):
     """One line of known_hosts that applies to a host. `marker` is ``, `cert-authority` or `revoked`."""
 
     marker: str

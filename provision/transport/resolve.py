@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from provision.transport.errors import KeyFileError, SshConfigError
 from provision.transport.options import HOST_KEY_POLICIES, SshOptions
@@ -29,8 +28,7 @@ _STRICT = {
 }
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """One host to log in to, fully decided. Times in seconds. `jumps` are to be gone through in this order."""
 
     host: str
@@ -184,4 +182,4 @@ def _proxy(
     ):  # `Host *` with a ProxyJump, seen from the jump host itself
         return None, ()
     jump = resolve(last, options, depth + 1, [str(hop) for hop in before] or None)
-    return None, (*jump.jumps, replace(jump, jumps=()))
+    return None, (*jump.jumps, jump._replace(jumps=()))

@@ -11,8 +11,8 @@ account cannot be mistaken for a failed script.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from dataclasses import dataclass
 from typing import Optional
 
@@ -64,7 +64,7 @@ def call(script: str, args: tuple[str, ...], sudo: bool = False, sudo_password: 
     """Frame `script` with its arguments. Raises ValueError for an argument or a script with a NUL byte, or a password that is no line."""
     if "\0" in script:
         raise ValueError("a NUL byte cannot be passed to a shell")
-    mark = "@@" + secrets.token_hex(12)
+    mark = "@@" + os.urandom(12).hex()
     # `set --` gives the script its arguments exactly as `sh -s -- ARGS` would.
     words = "".join(f" {quote(str(arg))}" for arg in args)
     body = f"echo {mark} $$; echo {mark} $$ >&2; LC_ALL=C; export LC_ALL; set --{words}\n{script}\n"

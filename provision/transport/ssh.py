@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, Optional, Protocol, TypeVar
 
 from provision.transport import errors
 from provision.transport.collect import LINGER_SECONDS, MAX_OUTPUT, Collector, RunResult
-from provision.transport.dial import dial
+from provision.transport.dial import Stream, dial
 from provision.transport.importing import import_paramiko
 from provision.transport.options import SshOptions
 from provision.transport.resolve import Host, resolve
@@ -119,7 +119,13 @@ class SshTransport:
 
     def _dialled(self) -> Callable[[], Wire]:
         """Import paramiko while the dialling goes on; what is given back waits for its end and logs in."""
-        first = _Behind(lambda: dial(self.host.jumps[0] if self.host.jumps else self.host), discard=lambda stream: stream.close())
+
+        def greeted() -> Stream:
+            stream = dial(self.host.jumps[0] if self.host.jumps else self.host)
+            stream.greet()
+            return stream
+
+        first = _Behind(greeted, discard=lambda stream: stream.close())
         import_paramiko()
         from provision.transport import auth, wire  # noqa: F401
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from provision.transport.errors import BadTarget
 
@@ -14,8 +13,7 @@ _FORBIDDEN = re.compile(r"""[\s\x00-\x1f\x7f'"`$\\;&<>|(){}]""")
 _EXPECTED = "Expected [user@]host[:port]; an IPv6 address with a port goes in brackets: [2001:db8::1]:2222."
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """Where to go, as the user wrote it. `None` means not said: ssh_config or the default decides."""
 
     host: str

@@ -18,7 +18,7 @@ from paramiko.ssh_exception import IncompatiblePeer
 from paramiko.transport import ServiceRequestingTransport
 
 from provision.transport import errors, hostkeys
-from provision.transport.dial import Stream
+from provision.transport.dial import SOFTWARE, Stream
 from provision.transport.options import SshOptions
 from provision.transport.resolve import Host
 
@@ -48,6 +48,7 @@ class _AuthHandler(AuthOnlyHandler):
 class _Transport(ServiceRequestingTransport):
     """paramiko's transport with three things it lacks: the raw host key, the server's parting words, and no waiting before login."""
 
+    _CLIENT_ID = SOFTWARE
     host_key_algorithms: tuple[str, ...] = ()
     host_key_blob = b""
     disconnect_text = ""
