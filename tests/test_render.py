@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -152,6 +153,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Host:
     found.knows("users", "bob\n")
     found.knows("groups/docker")
     found.write("/proc/sys/kernel/random/boot_id", "boot-1\n")
+    found.write("/var/lib/apt/lists/archive_dists_trixie_main_binary-amd64_Packages", "")
     return found
 
 
@@ -388,7 +390,7 @@ def test_by_hand_the_script_does_not_run_beside_a_run_of_the_journal(host: Host)
 
 
 def test_a_state_folder_that_is_a_link_is_refused(host: Host) -> None:
-    (host.root / "var/lib").mkdir(parents=True)
+    (host.root / "var/lib").mkdir(parents=True, exist_ok=True)
     (host.root / "var/lib/mlhost").symlink_to(host.folder)
     assert host.run(script(actions.File("/etc/x", "x"))) == 1
     assert "symbolic link" in host.log
@@ -452,8 +454,16 @@ def test_neighbouring_packages_are_one_transaction(host: Host) -> None:
 
 def test_a_machine_without_package_lists_gets_them_once(host: Host) -> None:
     host.knows("unknown", "docker.io")
+    next(host.root.glob("var/lib/apt/lists/*_Packages")).unlink()
+    assert host.run(script(actions.Packages((actions.Package("docker.io"),)))) == 0, host.log
+    assert [re.findall("<(update|install|-s)>", call) for call in host.calls("apt-get")] == [["update"], ["install"]]
+
+
+def test_a_package_that_old_lists_do_not_know_is_looked_for_in_new_ones(host: Host) -> None:
+    host.knows("unknown", "docker.io")
     assert host.run(script(actions.Packages((actions.Package("docker.io"),)))) == 0, host.log
     assert len([call for call in host.calls("apt-get") if "<update>" in call]) == 1
+    assert (host.stub / "packages/docker.io").exists()
 
 
 def test_nothing_that_the_plan_does_not_name_is_removed(host: Host) -> None:

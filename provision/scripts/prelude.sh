@@ -14,7 +14,11 @@ now() {
 }
 
 event() { # KIND ITEM [DETAIL]: one line for the journal, or for a person when nobody keeps one
-    event_detail=$(printf '%s' "${3:-}" | tr '\001-\037\177' ' ' | cut -c1-1000)
+    event_detail=${3:-} event_odd=no
+    case $event_detail in *[!\ -~]*) event_odd=yes ;; esac
+    if [ "$event_odd" = yes ] || [ "${#event_detail}" -gt 1000 ]; then
+        event_detail=$(printf '%s' "$event_detail" | tr '\001-\037\177' ' ' | cut -c1-1000)
+    fi
     if [ -n "${MLHOST_EVENTS:-}" ]; then
         printf '%s\t%s\t%s\t%s\n' "$(now)" "$1" "$2" "$event_detail" >>"$MLHOST_EVENTS"
     else

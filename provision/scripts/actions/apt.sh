@@ -5,7 +5,12 @@ apt_busy() { # who is in the way and with what; fails if nobody is
         printf 'cloud-init is still setting up this machine'
         return 0
     fi
-    for apt_busy_file in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
+    set -- /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock
+    # nearly always nobody is, and one look at all of them says so
+    apt_busy_inodes=$(stat -c '-e :%i' "$ROOT$1" "$ROOT$2" "$ROOT$3" "$ROOT$4" 2>/dev/null)
+    # shellcheck disable=SC2086  # an option and a number in each line
+    [ -n "$apt_busy_inodes" ] && grep -q $apt_busy_inodes "${MLHOST_PROC_LOCKS:-/proc/locks}" 2>/dev/null || return 1
+    for apt_busy_file in "$@"; do
         if apt_busy_name=$(lock_holder "$ROOT$apt_busy_file"); then
             printf '%s holds %s' "$apt_busy_name" "$apt_busy_file"
             return 0
@@ -128,6 +133,17 @@ apt_possible() { # ARGUMENT...: would it work?
     apt_transaction -s "$@" >"$WORK/apt.out" 2>&1
 }
 
+apt_listed() { # apt has the list of at least one source
+    for apt_listed_file in "$ROOT"/var/lib/apt/lists/*Packages*; do
+        [ ! -e "$apt_listed_file" ] || return 0
+    done
+    return 1
+}
+
+apt_outdated() { # that is what the last transaction failed of
+    grep -Eq '404 +Not Found|Unable to fetch some archives|Hash Sum mismatch' "$WORK/apt.out"
+}
+
 apt_install() { # RECOMMENDS(yes|no) INSTALL... -- REMOVE...: one transaction that removes nothing that is not named
     apt_install_recommends=--no-install-recommends
     [ "$1" = no ] || apt_install_recommends=--install-recommends
@@ -151,7 +167,8 @@ apt_install() { # RECOMMENDS(yes|no) INSTALL... -- REMOVE...: one transaction th
     set -- install "$apt_install_recommends" $(cat "$WORK/apt.args")
     set +f
     apt_wait && dpkg_repair || return 1
-    own_holds >"$WORK/apt.holds"
+    : >"$WORK/apt.holds"
+    if grep -q '	hold	' "$STATE/receipts" 2>/dev/null; then own_holds >"$WORK/apt.holds"; fi
     own_holds_set unhold || return 1
     apt_install_rc=0
     apt_carry_out "$@" || apt_install_rc=$?
@@ -175,8 +192,24 @@ own_holds_set() { # hold|unhold
 }
 
 apt_carry_out() { # ARGUMENT...
+    if [ ! -s "$WORK/apt.remove" ]; then
+        # a fresh cloud image has no package lists at all
+        apt_listed || apt_update_all || return 1
+        # apt itself refuses to remove anything, before it changes anything; asking it first what it would do costs as much as a start of it
+        if apt_try apt_transaction --no-remove "$@"; then
+            apt_receipts
+            return
+        elif apt_outdated; then
+            note "the package lists were out of date; refreshing them"
+            apt_update_all || return 1
+        elif grep -q '^E: Sub-process ' "$WORK/apt.out"; then
+            apt_why "apt failed"
+            return 1
+        fi
+        # nothing has been changed: what is in the way is found out below
+    fi
     if ! apt_possible "$@"; then
-        # a fresh cloud image has no package lists at all, an old one has old lists
+        # an old image has old lists
         apt_update_all || return 1
         apt_possible "$@" || { cat "$WORK/apt.out"; apt_why "apt cannot install this"; return 1; }
     fi
@@ -187,20 +220,23 @@ apt_carry_out() { # ARGUMENT...
         why "refused: apt would also remove ${apt_install_lost% }"
         return 1
     fi
-    sed -n 's/^Inst \([^ ]*\) \[\([^]]*\)\] .*/\1 \2/p' "$WORK/apt.out" >"$WORK/apt.upgraded"
     if ! apt_try apt_transaction "$@"; then
-        if grep -Eq '404 +Not Found|Unable to fetch some archives|Hash Sum mismatch' "$WORK/apt.out"; then
-            note "the package lists were out of date; refreshing them"
-            apt_update_all || return 1
-            apt_try apt_transaction "$@" || { apt_why "apt failed"; return 1; }
-        else
+        if ! apt_outdated; then
             apt_why "apt failed"
             return 1
         fi
+        note "the package lists were out of date; refreshing them"
+        apt_update_all || return 1
+        apt_try apt_transaction "$@" || { apt_why "apt failed"; return 1; }
     fi
+    apt_receipts
+}
+
+apt_receipts() { # what the transaction whose words are in apt.out has done
     while IFS= read -r apt_install_name; do
         receipt removed "$apt_install_name"
     done <"$WORK/apt.remove"
+    sed -n 's/^Unpacking \([^ ]*\) (.*) over (\(.*\)) \.\.\.$/\1 \2/p' "$WORK/apt.out" >"$WORK/apt.upgraded"
     sed -n 's/^Setting up \([^ ]*\) (\(.*\)) \.\.\.$/\1 \2/p' "$WORK/apt.out" >"$WORK/apt.set-up"
     while read -r apt_install_name apt_install_version; do
         receipt package "$apt_install_name" "$apt_install_version" "$(apt_old_version "$apt_install_name")"

@@ -1,10 +1,7 @@
 # The proof: a container runs and sees what the host sees.
 
 smoke_libraries() { # PROGRAM...: the files that these programs load, from ldd in its glibc and musl wordings
-    for smoke_program in "$@"; do
-        ldd "$smoke_program" 2>/dev/null |
-            sed -n -e 's/.*=> \(\/[^ ]*\) .*/\1/p' -e 's/^[[:space:]]*\(\/[^ ]*\) (0x.*/\1/p'
-    done | sort -u
+    ldd "$@" 2>/dev/null | sed -n -e 's/.*=> \(\/[^ ]*\) .*/\1/p' -e 's/^[[:space:]]*\(\/[^ ]*\) (0x.*/\1/p'
 }
 
 smoke_tree() { # DIRECTORY: this host's own shell, C library and ldconfig as a root file system of a few megabytes
@@ -29,7 +26,8 @@ smoke_tree() { # DIRECTORY: this host's own shell, C library and ldconfig as a r
     printf '%s\n' /sbin/ldconfig /sbin/ldconfig.real >>"$WORK/smoke.libraries"
     while IFS= read -r smoke_file; do
         if [ ! -f "$smoke_file" ] || [ -e "$1$smoke_file" ]; then continue; fi
-        mkdir -p "$1${smoke_file%/*}" && cp -L "$smoke_file" "$1$smoke_file" || return 1
+        [ -d "$1${smoke_file%/*}" ] || mkdir -p "$1${smoke_file%/*}" || return 1
+        cp -L "$smoke_file" "$1$smoke_file" || return 1
     done <"$WORK/smoke.libraries"
     mkdir -p "$1/etc/ld.so.conf.d"
     printf 'include /etc/ld.so.conf.d/*.conf\n' >"$1/etc/ld.so.conf"
@@ -41,20 +39,23 @@ smoke_tree() { # DIRECTORY: this host's own shell, C library and ldconfig as a r
 smoke_embedded() { # sets SMOKE_IMAGE to an image made from this host's own files, which needs no registry
     rm -rf "$WORK/smoke"
     smoke_tree "$WORK/smoke" || { why "the smoke image cannot be made from this host's files"; return 1; }
-    smoke_hash=$(cd "$WORK/smoke" && find . -type f | sort | while IFS= read -r smoke_file; do
-        printf '%s %s\n' "$(sha256 "$smoke_file")" "$smoke_file"
-    done | sha256sum | cut -c1-12)
+    smoke_hash=$(cd "$WORK/smoke" && find . -type f -exec sha256sum {} + | sort -k 2 | sha256sum | cut -c1-12)
     SMOKE_IMAGE=mlhost/smoke:$smoke_hash
-    docker image inspect "$SMOKE_IMAGE" >/dev/null 2>&1 && return 0
+    docker images --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' mlhost/smoke >"$WORK/smoke.images" 2>/dev/null
+    while read -r smoke_old smoke_id; do
+        if [ "$smoke_old" = "$SMOKE_IMAGE" ]; then
+            SMOKE_ID=$smoke_id
+            return 0
+        fi
+    done <"$WORK/smoke.images"
     tar -C "$WORK/smoke" -cf "$WORK/smoke.tar" . || { why "the smoke image cannot be packed"; return 1; }
     bounded 120 docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
         --change 'ENV NVIDIA_DRIVER_CAPABILITIES=utility,compute' --change 'LABEL mlhost.smoke=1' \
         "$WORK/smoke.tar" "$SMOKE_IMAGE" >"$WORK/smoke.out" 2>&1 || { smoke_why "docker import of the smoke image failed"; return 1; }
+    SMOKE_ID=$(grep '^sha256:' "$WORK/smoke.out" | tail -n 1)
     rm -f "$WORK/smoke.tar"
     # those of an older C library have no use any more
-    docker images --format '{{.Repository}}:{{.Tag}}' mlhost/smoke 2>/dev/null | while IFS= read -r smoke_old; do
-        if [ "$smoke_old" != "$SMOKE_IMAGE" ]; then docker image rm "$smoke_old" >/dev/null 2>&1; fi
-    done
+    while read -r smoke_old smoke_id; do docker image rm "$smoke_old" </dev/null >/dev/null 2>&1; done <"$WORK/smoke.images"
 }
 
 smoke_why() { # TEXT: with Docker's own words, all of which go to the log
@@ -101,13 +102,19 @@ smoke_driver() { bounded 120 nvidia-smi --query-gpu=driver_version --format=csv,
 
 smoke_toolkit() { nvidia-ctk --version 2>/dev/null | sed -n '1s/.*version \([0-9][^ ,]*\).*/\1/p'; }
 
-smoke_engine() { bounded 30 docker version --format '{{.Server.Version}}' 2>/dev/null; }
+SMOKE_ENGINE='' SMOKE_ID=''
+
+smoke_engine() { # its version in SMOKE_ENGINE; asked once, for a Docker client takes its time to start
+    [ -n "$SMOKE_ENGINE" ] || SMOKE_ENGINE=$(bounded 30 docker version --format '{{.Server.Version}}' 2>/dev/null)
+    [ -n "$SMOKE_ENGINE" ]
+}
 
 smoke_now() { # IMAGE GPUS REQUEST: everything the proof depends on, as key=value lines
     smoke_now_boot=$(cat "$ROOT/proc/sys/kernel/random/boot_id" 2>/dev/null)
     smoke_now_driver='' smoke_now_toolkit=''
+    smoke_engine
     if [ "$2" -gt 0 ]; then smoke_now_driver=$(smoke_driver) smoke_now_toolkit=$(smoke_toolkit); fi
-    printf '%s\n' "image=$1" "gpus=$2" "request=$3" "boot_id=$smoke_now_boot" "kernel=$(uname -r)" "docker=$(smoke_engine)" \
+    printf '%s\n' "image=$1" "gpus=$2" "request=$3" "boot_id=$smoke_now_boot" "kernel=$(uname -r)" "docker=$SMOKE_ENGINE" \
         "driver=$smoke_now_driver" "toolkit=$smoke_now_toolkit" "daemon_json=$(sha256 "$ROOT/etc/docker/daemon.json")"
 }
 
@@ -121,16 +128,16 @@ smoke_proved() { # IMAGE GPUS REQUEST: the proof on record is of this very host 
 
 smoke_write_proof() { # IMAGE GPUS REQUEST
     smoke_now "$@" >"$WORK/proof"
-    printf '%s\n' "time=$(date -u +%Y-%m-%dT%H:%M:%SZ)" "uuids=$SMOKE_UUIDS" "reference=$SMOKE_IMAGE" \
-        "digest=$(docker image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$SMOKE_IMAGE" 2>/dev/null)" \
-        >>"$WORK/proof"
+    [ "$1" = embedded ] || SMOKE_ID=$(docker image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$1" 2>/dev/null)
+    printf '%s\n' "time=$(date -u +%Y-%m-%dT%H:%M:%SZ)" "uuids=$SMOKE_UUIDS" "reference=$SMOKE_IMAGE" "digest=$SMOKE_ID" >>"$WORK/proof"
     cp "$WORK/proof" "$STATE/proof.new" && chmod 0644 "$STATE/proof.new" && mv -f "$STATE/proof.new" "$STATE/proof" && return 0
     why "cannot write $STATE/proof"
 }
 
 smoke() { # IMAGE GPUS REQUEST
     SMOKE_UUIDS='' SMOKE_COUNTED=''
-    if [ -z "$(smoke_engine)" ]; then
+    SMOKE_ENGINE=''
+    if ! smoke_engine; then
         docker version >"$WORK/smoke.out" 2>&1
         smoke_why "Docker does not answer"
         return 1

@@ -19,12 +19,11 @@ verify() { # WRITE-PROOF(yes|no) IMAGE GPUS REQUEST
     trap 'rm -rf "$WORK"' EXIT
     : >"$WORK/why"
     smoke "$@" || RC=1
-    verify_engine=$(smoke_engine)
-    if [ -z "$verify_engine" ]; then
+    if ! smoke_engine; then
         check_line docker failed "$(reason)"
         return 1
     fi
-    check_line docker ok "Docker Engine $verify_engine answers"
+    check_line docker ok "Docker Engine $SMOKE_ENGINE answers"
     if [ "$2" -gt 0 ] && [ -n "$SMOKE_COUNTED" ]; then
         if [ "$SMOKE_COUNTED" = "$2" ]; then
             check_line driver ok "driver $(smoke_driver) sees all $2 GPUs of the PCI bus"

@@ -2,13 +2,14 @@
 
 frame() { printf '%s\n' "$1" || exit 1; }
 
-batch() { # LETTER FILE OFFSET SIZE ENDED(no|yes): sends whole lines from OFFSET; sets SENT to the new offset
+batch() { # LETTER FILE OFFSET SIZE ENDED(no, or how): sends whole lines from OFFSET; sets SENT to the new offset
     SENT=$3
     [ "$4" -gt "$3" ] || return 0
     tail -c "+$(($3 + 1))" "$2" 2>/dev/null | head -c 65536 >"$PART"
     batch_bytes=$(wc -c <"$PART")
     batch_bytes=$((batch_bytes + 0))
     [ "$batch_bytes" -gt 0 ] || return 0
+    batch_open=no
     if [ "$(tail -c 1 "$PART" | wc -l)" -eq 0 ]; then
         batch_last=$(tail -n 1 "$PART" | wc -c)
         if [ "$batch_last" -lt "$batch_bytes" ]; then
@@ -17,24 +18,30 @@ batch() { # LETTER FILE OFFSET SIZE ENDED(no|yes): sends whole lines from OFFSET
         elif [ "$batch_bytes" -lt 65536 ] && [ "$5" = no ]; then
             # this line is still being written
             return 0
+        else
+            batch_open=yes
         fi
     fi
     sed -e "s/^/$1	/" "$PART" || exit 1
-    [ "$(tail -c 1 "$PART" | wc -l)" -eq 1 ] || frame ''
+    [ "$batch_open" = no ] || frame ''
     SENT=$(($3 + batch_bytes))
 }
 
-size_of() { # FILE
-    size_of_text=$(stat -c %s "$1" 2>/dev/null) || size_of_text=0
-    printf '%s' "$size_of_text"
+size_of() { # FILE: in SIZE
+    SIZE=$(stat -c %s "$1" 2>/dev/null) || SIZE=0
 }
+
+# FILE: may it have been written to since $PART.seen was? A file's time is as coarse as the kernel's clock tick: once too often rather than
+# once too few. The shell itself can tell, so that looking for news, several times a second, starts no program beside the package manager's.
+# shellcheck disable=SC3013  # POSIX has it since 2024, dash, bash and busybox for long
+written() { ! [ "$PART.seen" -nt "$1" ]; }
 
 follow() { # EVENTS-OFFSET LOG-OFFSET: until the run has ended and everything is told; its exit code is in the R frame
     PART=$(mktemp "$DIR/follow.XXXXXX") || { frame "F	cannot write into $DIR; is the disk full?"; return 1; }
-    trap 'rm -f "$PART" "$PART.whole"' EXIT
+    trap 'rm -f "$PART" "$PART.whole" "$PART.seen"' EXIT
     trap 'exit 1' HUP INT TERM PIPE
-    follow_events=$1 follow_log=$2 follow_quiet=0 follow_sleep=0.2 follow_beat=50
-    sleep 0.01 2>/dev/null || follow_sleep=1 follow_beat=10
+    follow_events=$1 follow_log=$2 follow_quiet=0 follow_look=0 follow_sleep=0.25 follow_beat=40 follow_trust=8
+    sleep 0.01 2>/dev/null || follow_sleep=1 follow_beat=10 follow_trust=2
     while :; do
         # asked before reading on, so that nothing written before the end is missed
         follow_end=no
@@ -43,18 +50,29 @@ follow() { # EVENTS-OFFSET LOG-OFFSET: until the run has ended and everything is
         elif ! working "$DIR" && [ ! -e "$DIR/result" ]; then
             follow_end=lost
         fi
-        follow_told=$follow_events:$follow_log
-        batch E "$DIR/events" "$follow_events" "$(size_of "$DIR/events")" no
-        follow_events=$SENT
-        follow_size=$(size_of "$DIR/log")
-        # the log was cut because it had grown too long
-        if [ "$follow_size" -lt "$follow_log" ]; then follow_log=0; fi
-        batch L "$DIR/log" "$follow_log" "$follow_size" "$([ "$follow_end" = no ] && echo no || echo yes)"
-        follow_log=$SENT
+        follow_told=$follow_events:$follow_log follow_more=no
+        # a clock that is set back makes a file's time worthless, so the sizes are asked for now and then all the same
+        if [ "$follow_end" != no ] || [ "$follow_look" = 0 ] || written "$DIR/events" || written "$DIR/log"; then
+            follow_look=$follow_trust
+            # no special builtin: a full disk must not end this shell
+            printf '' >"$PART.seen"
+            size_of "$DIR/events"
+            batch E "$DIR/events" "$follow_events" "$SIZE" no
+            follow_events=$SENT
+            if [ "$follow_events" -lt "$SIZE" ]; then follow_more=yes; fi
+            size_of "$DIR/log"
+            # the log was cut because it had grown too long
+            if [ "$SIZE" -lt "$follow_log" ]; then follow_log=0; fi
+            batch L "$DIR/log" "$follow_log" "$SIZE" "$follow_end"
+            follow_log=$SENT
+            if [ "$follow_log" -lt "$SIZE" ]; then follow_more=yes; fi
+        fi
+        follow_look=$((follow_look - 1))
         if [ "$follow_told" != "$follow_events:$follow_log" ]; then
             frame "O	$follow_events	$follow_log"
             follow_quiet=0
-            continue
+            # there may be more of what has piled up, or the end to be told
+            if [ "$follow_end" != no ] || [ "$follow_more" = yes ]; then continue; fi
         fi
         case $follow_end in
             yes)

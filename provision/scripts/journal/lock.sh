@@ -2,19 +2,34 @@
 
 boot_id() { cat /proc/sys/kernel/random/boot_id 2>/dev/null; }
 
-started_at() { # PID: when the process started, in the kernel's ticks; a pid alone may be somebody else's by now
-    # the second field of stat may hold blanks and brackets
-    sed -e 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20
+started_at() { # PID: when the process started, in the kernel's ticks, in STARTED_AT; a pid alone may be somebody else's by now
+    STARTED_AT=''
+    { IFS= read -r started_at_line <"/proc/$1/stat"; } 2>/dev/null || return 1
+    # the second field may hold blanks and brackets
+    # shellcheck disable=SC2086
+    set -- ${started_at_line##*) }
+    STARTED_AT=${20:-}
 }
 
 value_of() { # KEY FILE
     sed -n "s/^$1=//p" "$2" 2>/dev/null | head -n 1
 }
 
-alive() { # FILE with pid=, start= and boot= lines: is that process still the same one?
-    alive_pid=$(value_of pid "$1")
-    alive_start=$(value_of start "$1")
-    [ -n "$alive_pid" ] && [ -n "$alive_start" ] && [ "$(value_of boot "$1")" = "$(boot_id)" ] && [ "$(started_at "$alive_pid")" = "$alive_start" ]
+# FILE with pid=, start= and boot= lines: is that process still the same one? It is asked several times a second, so it starts no program.
+alive() {
+    alive_pid='' alive_start='' alive_boot='' alive_now=''
+    [ -f "$1" ] || return 1
+    {
+        while IFS='=' read -r alive_key alive_value; do
+            case $alive_key in
+                pid) alive_pid=$alive_value ;;
+                start) alive_start=$alive_value ;;
+                boot) alive_boot=$alive_value ;;
+            esac
+        done <"$1"
+        IFS= read -r alive_now </proc/sys/kernel/random/boot_id
+    } 2>/dev/null
+    [ -n "$alive_pid" ] && [ -n "$alive_start" ] && [ "$alive_boot" = "$alive_now" ] && started_at "$alive_pid" && [ "$STARTED_AT" = "$alive_start" ]
 }
 
 working() { # DIRECTORY of a run: its runner is there, or at least the script that it started
@@ -28,7 +43,8 @@ lock_live() {
 }
 
 write_owner() { # PID FILE: who holds the lock, for people and for `alive`
-    printf '%s\n' "run=$RUN" "pid=$1" "start=$(started_at "$1")" "boot=$(boot_id)" "owner=$OWNER" "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" "host=$(uname -n)" >"$2"
+    started_at "$1"
+    printf '%s\n' "run=$RUN" "pid=$1" "start=$STARTED_AT" "boot=$(boot_id)" "owner=$OWNER" "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" "host=$(uname -n)" >"$2"
 }
 
 guarded() { # COMMAND...: nobody else of us is between reading and replacing the lock
