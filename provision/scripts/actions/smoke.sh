@@ -59,6 +59,12 @@ smoke_embedded() { # sets SMOKE_IMAGE to an image made from this host's own file
 
 smoke_why() { # TEXT: with Docker's own words, all of which go to the log
     cat "$WORK/smoke.out" >&2
+    # nvidia-container-cli compares the image's NVIDIA_REQUIRE_* with the driver; old ones put blanks into the condition
+    smoke_need=$(sed -n 's/.*unsatisfied condition: *\([^,\\]*\).*/\1/p' "$WORK/smoke.out" | head -n 1 | tr -d ' ')
+    if [ -n "$smoke_need" ]; then
+        why "$SMOKE_IMAGE asks for $smoke_need, which driver $(smoke_driver) does not give: name an image for an older CUDA (smoke.image) or embedded, or have a newer driver (driver.branch)"
+        return 1
+    fi
     smoke_words=$(grep -Ei 'error|fail|cannot|denied|unknown' "$WORK/smoke.out" | head -n 1)
     [ -n "$smoke_words" ] || smoke_words=$(tail -n 1 "$WORK/smoke.out")
     why "$1${smoke_words:+: $smoke_words}"
