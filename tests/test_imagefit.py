@@ -5,7 +5,6 @@ The requirements are those of published images, spelled out by their parts: ever
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,11 +156,11 @@ def test_only_an_image_that_is_to_be_run_with_gpus_is_asked_about() -> None:
 
 
 @pytest.fixture
-def demanding(registry: Registry) -> Iterator[Registry]:
+def demanding(registry: Registry) -> Registry:
     """A registry that has one image whose CUDA is newer than any, and one that fits. Both are there as Docker Hub's, which it mirrors."""
     for name, cuda in (("demanding", "99.0"), ("modest", "12.4")):
         Publisher(f"http://{registry.address}", f"lab/{name}").image("1", [f"NVIDIA_REQUIRE_CUDA=cuda>={cuda} brand=geforce,driver>=470,driver<471"])
-    yield registry
+    return registry
 
 
 def chosen(registry: Registry, name: str) -> tuple[Double, object]:

@@ -10,7 +10,7 @@ from provision.actions import Smoke
 from provision.cudafit import ImageConfig
 from provision.model import CHANGE, LATER, Decision, Facts, Item, Plan, Problem
 from provision.rows import version_key
-from provision.steps import PROOF, Context, Result, gpus, plural, refused, settled
+from provision.steps import PROOF, Context, Result, gpus, refused, settled
 from provision.steps.driver import Driver
 from provision.steps.engine import Engine
 from provision.steps.toolkit import cdi_usable
@@ -20,7 +20,7 @@ STEP = "smoke"
 
 def inputs(facts: Facts, smoke: Smoke) -> dict[str, str]:
     """What a proof depends on, in the words of the host's proof file (scripts/actions/smoke.sh writes it)."""
-    nvidia = facts.nvidia
+    nvidia, parts = facts.nvidia, gpus.divided(facts)
     return {
         "image": smoke.image,
         "gpus": str(smoke.gpus),
@@ -30,6 +30,7 @@ def inputs(facts: Facts, smoke: Smoke) -> dict[str, str]:
         "driver": (nvidia.driver_version or nvidia.loaded) if nvidia and smoke.gpus else "",
         "toolkit": facts.toolkit.version if smoke.gpus else "",
         "daemon_json": facts.daemon_json_sha256,
+        **({"mig": str(parts)} if smoke.gpus and parts else {}),
     }
 
 
@@ -50,7 +51,7 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver, toolkit_there: b
         return Result((Item("smoke/container", STEP, "smoke", LATER, why, phase=PROOF),), {STEP: Decision("skip", why, image)})
     smoke = action(ctx, engine, driver, toolkit_there)
     wanted, proof = inputs(ctx.facts, smoke), ctx.facts.proof
-    differs = [key for key, value in wanted.items() if proof.get(key, "") != value]
+    differs = [key for key in dict.fromkeys((*wanted, "mig")) if proof.get(key, "") != wanted.get(key, "")]
     what = _claim(ctx, smoke)
     if proof and not differs and not changing:
         why = f"proved {proof.get('time', 'before')}: {what}"
@@ -87,7 +88,10 @@ def _known(ctx: Context, smoke: Smoke) -> ImageConfig | None:
 
 
 def _unfit(ctx: Context, smoke: Smoke, driver: Driver) -> Problem | None:
-    """Why the image cannot run here: by what it says of itself, else by what its tag tells of the CUDA that it was built with."""
+    """Why there is nothing to see in a container, or why the image cannot run here: by what it says of itself, else by what its tag tells of the CUDA that it was built with."""
+    empty = gpus.unusable(ctx.facts)
+    if smoke.gpus and empty and len(empty) == len(ctx.facts.nvidia.gpus if ctx.facts.nvidia else ()):
+        return Problem("smoke/mig", *gpus.undivided(empty))
     if not smoke.gpus or not driver.version:
         return None
     image = _known(ctx, smoke)
@@ -132,7 +136,7 @@ def _asked(ctx: Context, smoke: Smoke, driver: Driver) -> str:
 
 def _claim(ctx: Context, smoke: Smoke) -> str:
     if smoke.gpus:
-        return f"nvidia-smi in a container sees {plural(smoke.gpus, 'GPU')}"
+        return f"nvidia-smi in a container sees {gpus.shown(ctx.facts, smoke.gpus - len(gpus.unusable(ctx.facts)))}"
     if ctx.facts.gpus and ctx.spec.gpu != "ignore":
         return "a container runs (without GPUs, as the driver or the toolkit is missing)"
     return "a container runs (there is no GPU to show)" if ctx.facts.nvidia_pci == () else "a container runs"
