@@ -7,8 +7,8 @@ spaces are alternatives, conditions joined by commas must all hold, and every va
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from provision.rows import version_key
@@ -27,6 +27,23 @@ class Condition:
 
     def __str__(self) -> str:
         return f"{self.name}{self.operator}{self.value}"
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What a registry says of an image for one architecture. `size` is that of its compressed layers, in bytes.
+
+    `offered` is empty where the image is there for the machine's architecture, else what there is instead (`linux/arm64`). `error` says why nothing
+    could be learnt; everything else is empty then.
+    """
+
+    reference: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+    size: int = 0
+    offered: tuple[str, ...] = ()
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +108,8 @@ def holds(condition: Condition, machine: Mapping[str, str]) -> bool | None:
     if not actual:
         return None
     if condition.name not in _VERSIONS:
-        return {"=": actual == condition.value, "==": actual == condition.value, "!=": actual != condition.value}.get(condition.operator)
+        same = actual.lower() == condition.value.lower()
+        return {"=": same, "==": same, "!=": not same}.get(condition.operator)
     # A condition of two numbers says nothing of the third: driver<536 holds for 535.104, driver=535 for all of 535.
     wanted = version_key(condition.value)
     have = (*version_key(actual), *(0,) * len(wanted))
@@ -126,6 +144,33 @@ def unmet(environment: Mapping[str, str], machine: Mapping[str, str]) -> tuple[U
         if failures and all(failures):
             found.append(Unmet(variable, text, str(failures[0])))
     return tuple(found)
+
+
+def asked_by(image: ImageConfig) -> Mapping[str, str]:
+    """The variables of an image that count as its requirements.
+
+    An image that says nothing by NVIDIA_REQUIRE_CUDA but has a CUDA_VERSION, or its label of the days before there were such variables, asks for that
+    release (nvidia-container-toolkit, internal/config/image: legacy images).
+    """
+    found = {name: text for name, text in image.environment.items() if name.startswith(("NVIDIA_REQUIRE_", "NVIDIA_DISABLE_REQUIRE"))}
+    if "NVIDIA_REQUIRE_CUDA" not in found:
+        release = re.match(r"\d+\.\d+", image.environment.get("CUDA_VERSION", "") or image.labels.get("com.nvidia.cuda.version", ""))
+        found.update({"NVIDIA_REQUIRE_CUDA": f"cuda>={release[0]}"} if release else {})
+    return found
+
+
+def refused(image: ImageConfig, driver_version: str, names: Iterable[str] = (), data: Mapping[str, Any] | None = None) -> Unmet | None:
+    """The requirement of an image that a driver surely does not meet with GPUs of these names, None where it does or nothing can be said.
+
+    Of the names only one thing is taken: GPUs that are all GeForce or all TITAN are none of the brands whose older drivers some images admit.
+    """
+    machine = {"cuda": native_cuda(driver_version, data) or "", "driver": driver_version}
+    brands: tuple[str, ...] = ("",)
+    for word, family in (("geforce", ("geforce", "geforcertx")), ("titan", ("titan", "titanrtx"))):
+        if names and all(word in name.lower() for name in names):
+            brands = family
+    findings = [unmet(asked_by(image), {**machine, "brand": brand}) for brand in brands]
+    return findings[0][0] if driver_version and all(findings) else None
 
 
 def _failure(conditions: tuple[Condition, ...], machine: Mapping[str, str]) -> Condition | None:

@@ -21,6 +21,7 @@ from provision.watched import watched, watched_disks
 
 if TYPE_CHECKING:
     from provision.catalog import Catalog
+    from provision.cudafit import ImageConfig
     from provision.model import Facts, Plan, Reach
     from provision.plan import Step
     from provision.playbook import Loaded
@@ -177,7 +178,31 @@ def decide(
         answers = ask_reach(transport, spec, [("head", url) for url in unasked])
         facts = replace(facts, reach={**facts.reach, **answers})
         decided = plan(facts, spec, catalog, options.steps)
-    return facts, decided
+    image = None if options.offline else ask_image(transport, facts, spec, decided, progress)
+    return facts, plan(facts, spec, catalog, options.steps, image) if image else decided
+
+
+def ask_image(transport: Transport, facts: Facts, spec: Spec, decided: Plan, progress: Progress) -> ImageConfig | None:
+    """What the registry says of the image that a plan would run with GPUs, before anybody pulls it; None where there is none to ask about.
+
+    It is this machine that asks, with its own network and Docker's own login. A registry that cannot be asked is no error: the answer says why.
+    """
+    from provision.steps.smoke import unasked
+
+    name = unasked(decided)
+    if not name:
+        return None
+    from provision.cudafit import ImageConfig
+    from provision.imageconfig import RegistryError, ask, is_loopback, reference
+    from provision.transport.local import LocalTransport
+
+    if is_loopback(reference(name).registry) and not isinstance(transport, LocalTransport):
+        return ImageConfig(name, error="the registry is the host's own, which only the host can ask")
+    progress.stage(transport.name, "asking the registry what the image needs")
+    try:
+        return ask(name, facts.arch, mirrors=spec.mirrors.registry, insecure=spec.docker.insecure_registries)
+    except RegistryError as error:
+        return ImageConfig(name, error=error.message)
 
 
 def plan_from_capture(raw: bytes, loaded: Loaded, catalog: Catalog, steps: Sequence[Step] = ()) -> tuple[Facts, Plan]:

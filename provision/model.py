@@ -65,12 +65,14 @@ class PciDevice:
 
 @dataclass(frozen=True)
 class SmiGpu:
-    """A GPU as the driver reports it."""
+    """A GPU as the driver reports it. `mig` None: it has no such mode, or the driver does not tell. `mig_devices` is UUID -> profile (`1g.10gb`)."""
 
     index: str
     uuid: str
     name: str
     bus_id: str
+    mig: bool | None = None
+    mig_devices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from provision import daemonjson
 from provision.catalog import Catalog
+from provision.cudafit import ImageConfig
 from provision.errors import Unsupported
 from provision.model import CHANGE, LATER, REFUSED, Decision, Facts, GpuRow, Item, Plan, PlatformRow, Problem
 from provision.rows import Platform
@@ -40,8 +41,11 @@ class Step(Protocol):
     def __call__(self, facts: Facts, spec: Spec, platform: Platform) -> Iterable[Item]: ...
 
 
-def plan(facts: Facts, spec: Spec, catalog: Catalog, steps: Sequence[Step] = ()) -> Plan:
-    """Decide everything for one host. An unsupported system still gives a plan, with the refusal among its problems."""
+def plan(facts: Facts, spec: Spec, catalog: Catalog, steps: Sequence[Step] = (), image: ImageConfig | None = None) -> Plan:
+    """Decide everything for one host. An unsupported system still gives a plan, with the refusal among its problems.
+
+    `image` is what a registry says of the image that the plan would run (see `smoke.unasked`), None where nobody has asked.
+    """
     row = PlatformRow(
         facts.os.id, facts.os.version_id, facts.os.codename, "", facts.arch, catalog.cloud(facts.dmi), facts.os.pretty_name
     )
@@ -52,7 +56,7 @@ def plan(facts: Facts, spec: Spec, catalog: Catalog, steps: Sequence[Step] = ())
         problem = Problem("system/unsupported", error.message, error.fix, unsupported=True)
         return _unsupported(facts, catalog, row, (*surroundings, problem))
     row = replace(row, id=platform.id, version=platform.version, codename=platform.codename, family=platform.family)
-    ctx = Context(facts, spec, platform, catalog)
+    ctx = Context(facts, spec, platform, catalog, image)
     results = _results(ctx)
     own = [item for step in steps for item in step(facts, spec, platform)]
     items = _later(sorted([*_distinct(results), *own], key=lambda item: item.phase))

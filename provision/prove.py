@@ -8,7 +8,7 @@ from provision import render
 from provision.actions import Smoke
 from provision.catalog import Catalog
 from provision.errors import Error
-from provision.look import RunOptions, observe
+from provision.look import RunOptions, ask_image, observe
 from provision.model import Check, HostReport, Plan
 from provision.plan import plan
 from provision.playbook import Loaded
@@ -29,6 +29,8 @@ def verify(transport: Transport, loaded: Loaded, catalog: Catalog, options: RunO
         _, facts = observe(transport, loaded.spec, options.steps, options.first)
         clock.add("look", began)
         decided = plan(facts, loaded.spec, catalog, options.steps)
+        image = ask_image(transport, facts, loaded.spec, decided, progress)
+        decided = plan(facts, loaded.spec, catalog, options.steps, image) if image else decided
         report = _judged(transport, decided, progress, clock)
     except SudoPasswordNeeded:
         raise

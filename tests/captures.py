@@ -251,7 +251,7 @@ def ubuntu2404_aws_l4() -> Sections:
     sections["device_nodes"] = ok("/dev/nvidia-uvm\n/dev/nvidia0\n/dev/nvidiactl\n")
     sections["modinfo"] = ok("filename:       /lib/modules/6.14.0-1015-aws/kernel/nvidia-580srv-open/nvidia.ko\nversion:        580.95.05\nsupported:      external\n"
                              "license:        Dual MIT/GPL\nsigner:         Canonical Ltd. Kernel Module Signing\n")
-    sections["nvidia_smi"] = ok("0, GPU-2d3c1f6e-52b1-7c50-9a44-0b0f5f1d8e11, NVIDIA L4, 00000000:31:00.0, 580.95.05\n")
+    sections["nvidia_smi"] = ok("0, GPU-2d3c1f6e-52b1-7c50-9a44-0b0f5f1d8e11, NVIDIA L4, 00000000:31:00.0, 580.95.05, [N/A]\n")
     sections["toolkit_version"] = ok("NVIDIA Container Toolkit CLI version 1.18.0\ncommit: f8daa5e26de9fd7eb79259040b6dd5a52060048c\n")
     sections["toolkit_config"] = ok("#accept-nvidia-visible-devices-as-volume-mounts = false\n\n[nvidia-container-cli]\n#no-cgroups = false\n")
     sections["cdi:/run/cdi/nvidia.yaml"] = ok("libcuda.so.580.95.05\n")
@@ -361,9 +361,9 @@ ASSEMBLED: dict[str, tuple[str, Callable[[], Sections]]] = {
 
 def write() -> None:
     """Write probe.txt and README of every assembled host."""
-    from tests import captures_rpm
+    from tests import captures_gpus, captures_rpm
 
-    for name, (what, build) in {**ASSEMBLED, **captures_rpm.ASSEMBLED}.items():
+    for name, (what, build) in {**ASSEMBLED, **captures_rpm.ASSEMBLED, **captures_gpus.ASSEMBLED}.items():
         folder = HOSTS / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "probe.txt").write_bytes(join(build(), "a55e"))

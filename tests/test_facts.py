@@ -21,7 +21,7 @@ from provision.capture import join, split
 from provision.errors import ProbeFailed
 from provision.facts import apt, docker, nvidia, packages, parse, system
 from provision.model import Facts, Section
-from tests import captures
+from tests import captures, captures_gpus, captures_rpm
 from tests.fakeroot import vgpu_config
 
 HOSTS = Path(__file__).parent / "hosts"
@@ -57,9 +57,12 @@ def test_the_facts_of_a_host_are_those_a_person_has_read(name):
     assert (HOSTS / name / "README").read_text().startswith(("Assembled", "Captured"))
 
 
-@pytest.mark.parametrize("name", sorted(captures.ASSEMBLED))
+ASSEMBLED = {**captures.ASSEMBLED, **captures_rpm.ASSEMBLED, **captures_gpus.ASSEMBLED}
+
+
+@pytest.mark.parametrize("name", sorted(ASSEMBLED))
 def test_an_assembled_host_is_what_its_assembly_gives(name):
-    assert (HOSTS / name / "probe.txt").read_bytes() == join(captures.ASSEMBLED[name][1](), "a55e")
+    assert (HOSTS / name / "probe.txt").read_bytes() == join(ASSEMBLED[name][1](), "a55e")
 
 
 # ---------------------------------------------------------------- os-release

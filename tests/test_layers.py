@@ -17,7 +17,7 @@ LAYERS = (
     ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),
     ("steps",),
     ("plan",),
-    ("render", "render_rpm", "journal", "report", "keys", "reach"),
+    ("render", "render_rpm", "journal", "report", "keys", "reach", "imageconfig"),
     ("transport", "progress"),
     ("follow", "reboot", "look"),
     ("run",),

@@ -16,7 +16,7 @@ from provision.facts import parse
 from provision.model import CHANGE, Item, Plan
 from provision.plan import plan
 from provision.spec import DockerSpec, DriverSpec, Log, Proxy, Spec, Storage
-from tests import captures, captures_rpm
+from tests import captures, captures_gpus, captures_rpm
 from tests.machines import CATALOG, EVERY_SYSTEM, KEY, SWITCH, machine, with_gpus
 from tests.test_plan import mixes
 
@@ -42,7 +42,7 @@ def test_every_row_of_the_catalog_has_a_host() -> None:
     assert rows == set()
 
 
-@pytest.mark.parametrize("name", sorted({**captures.ASSEMBLED, **captures_rpm.ASSEMBLED}))
+@pytest.mark.parametrize("name", sorted({**captures.ASSEMBLED, **captures_rpm.ASSEMBLED, **captures_gpus.ASSEMBLED}))
 def test_an_assembled_host_says_that_it_is_one(name: str) -> None:
     assert (HOSTS / name / "README").read_text().startswith("Assembled, not captured")
 

@@ -11,6 +11,10 @@ _HEX4 = re.compile(r"(?:0x)?([0-9a-fA-F]{1,4})\Z")
 _HEX6 = re.compile(r"(?:0x)?([0-9a-fA-F]{1,6})\Z")
 # NVIDIA's open-gpu-kernel-modules, kernel-open/nvidia/nv-procfs.c: one line for both flavours.
 _NVRM = re.compile(r"Kernel Module(?: for \S+)?\s+(\d+\.\d+(?:\.\d+)?)")
+# `nvidia-smi -L`, with one blank or several between the words: docs.nvidia.com/datacenter/tesla/mig-user-guide.
+_LISTED = re.compile(r"GPU \d+: .*\(UUID: (GPU-[^)]+)\)")
+_MIG = re.compile(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
+_VERSION = re.compile(r"\d+(\.\d+)+")
 _LIBRARY = re.compile(r"\.so\.(\d+\.\d+(?:\.\d+)?)")
 
 
@@ -71,7 +75,8 @@ def driver(sections: Sections, present: frozenset[str]) -> Nvidia:
     module = _modinfo(modinfo.text) if modinfo.rc == 0 else {}
     smi = get(sections, "nvidia_smi")
     asked = "nvidia_smi" in sections
-    gpus, version = _smi(smi.text) if asked and smi.rc == 0 else ((), "")
+    mig = get(sections, "nvidia_mig")
+    gpus, version = _smi(smi.text, _mig(mig.text) if mig.rc == 0 else {}) if asked and smi.rc == 0 else ((), "")
     libraries = [found.group(1) for found in map(_LIBRARY.search, rows(get(sections, "libraries").text)) if found]
     return Nvidia(
         loaded=loaded,
@@ -98,16 +103,32 @@ def _modinfo(text: str) -> dict[str, str]:
     return values
 
 
-def _smi(text: str) -> tuple[tuple[SmiGpu, ...], str]:
+def _smi(text: str, mig: dict[str, dict[str, str]]) -> tuple[tuple[SmiGpu, ...], str]:
     found, version = [], ""
     for row in rows(text):
         parts = [part.strip() for part in row.split(",")]
+        # Drivers before 450 do not tell of MIG, and then the version is the last.
+        mode = "" if _VERSION.fullmatch(parts[-1]) else parts.pop().lower()
         # A name may hold a comma; the others cannot.
         if len(parts) < 5 or not parts[1].startswith("GPU-"):
             continue
-        found.append(SmiGpu(parts[0], parts[1], ", ".join(parts[2:-2]), parts[-2].lower()))
+        on = {"enabled": True, "disabled": False}.get(mode)
+        found.append(SmiGpu(parts[0], parts[1], ", ".join(parts[2:-2]), parts[-2].lower(), on, mig.get(parts[1], {})))
         version = version or parts[-1]
     return tuple(found), version
+
+
+def _mig(text: str) -> dict[str, dict[str, str]]:
+    """GPU -> its MIG devices with their profiles, from `nvidia-smi -L`."""
+    found: dict[str, dict[str, str]] = {}
+    gpu = ""
+    for row in text.splitlines():
+        listed, part = _LISTED.match(row), _MIG.match(row)
+        if listed:
+            gpu = listed[1]
+        elif part:
+            found.setdefault(gpu, {})[part[2]] = part[1]
+    return found
 
 
 def toolkit(sections: Sections, programs: dict[str, str], packages: dict[str, Package] | None) -> Toolkit:

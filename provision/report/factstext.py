@@ -58,6 +58,9 @@ def _driver(nvidia: Nvidia | None) -> str:
         parts.append(f"module {nvidia.on_disk} on disk")
     if nvidia.smi_rc == 0:
         parts.append(f"nvidia-smi sees {count(len(nvidia.gpus), 'GPU')}")
+        profiles = [profile for gpu in nvidia.gpus for profile in gpu.mig_devices.values()]
+        if any(gpu.mig for gpu in nvidia.gpus):
+            parts.append(f"MIG on: {listing(profiles) or 'no device'}")
     elif nvidia.smi_rc is not None:
         last = nvidia.smi_text.strip().splitlines()
         parts.append(f"nvidia-smi failed ({nvidia.smi_rc}{': ' + line(last[-1], 160) if last else ''})")

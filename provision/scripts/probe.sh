@@ -674,8 +674,23 @@ driver() {
             emit modinfo 127 ''
         fi
         if [ -n "$P_smi" ] && [ -e /proc/driver/nvidia/version ]; then
-            TEXT=$(bounded 60 nvidia-smi --query-gpu=index,uuid,name,pci.bus_id,driver_version --format=csv,noheader 2>&1)
-            emit nvidia_smi $? "$TEXT"
+            fields=index,uuid,name,pci.bus_id,driver_version
+            TEXT=$(bounded 60 nvidia-smi "--query-gpu=$fields,mig.mode.current" --format=csv,noheader 2>&1)
+            rc=$?
+            case $TEXT in
+                # Drivers before 450.
+                *'is not a valid field'*)
+                    TEXT=$(bounded 60 nvidia-smi "--query-gpu=$fields" --format=csv,noheader 2>&1)
+                    rc=$?
+                    ;;
+            esac
+            emit nvidia_smi "$rc" "$TEXT"
+            case $TEXT in
+                *', Enabled'*)
+                    TEXT=$(bounded 60 nvidia-smi -L 2>&1)
+                    emit nvidia_mig $? "$TEXT"
+                    ;;
+            esac
         fi
     fi
     if [ -n "$P_ctk" ]; then

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from provision.catalog import Catalog
+from provision.cudafit import ImageConfig
 from provision.model import OK, REFUSED, Decision, Facts, Item, Notice, Problem, State
 from provision.rows import Platform
 from provision.spec import Spec
@@ -23,6 +24,7 @@ class Context:
     spec: Spec
     platform: Platform
     catalog: Catalog
+    image: ImageConfig | None = None
 
 
 @dataclass(frozen=True)

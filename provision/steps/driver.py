@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from provision.actions import Reboot
 from provision.model import CHANGE, Decision, Item, Notice, Nvidia, Problem
 from provision.rows import version_key
-from provision.steps import MODULES, PACKAGES, Context, Result, drift, driver_install, fabric, gpus, installed, plural, settled
+from provision.steps import MODULES, PACKAGES, Context, Result, drift, driver_install, fabric, gpus, installed, settled
 from provision.steps.engine import there
 from provision.steps.gpus import Gpu
 
@@ -52,6 +52,9 @@ def decide(ctx: Context) -> tuple[Result, Driver]:
         message = "Which devices are on the PCI bus could not be read."
         return _refuse(Problem("driver/unknown", message, "Check that /sys is mounted and that mlhost may read it."))
     own = gpus.found(ctx)
+    if facts.tegra and not own:
+        # Their GPU is in the processor, on no bus.
+        return _refuse(gpus.of_a_board())
     if not own:
         if spec.gpu == "required":
             message = "The playbook requires a GPU, and there is no NVIDIA GPU on this machine's PCI bus."
@@ -147,7 +150,7 @@ def _kept(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia, short: list[str]) 
         return _refuse(Problem("driver/replace", message, fix), **details)[0], Driver(len(own), "working")
     minimum = ctx.spec.driver.minimum
     seen = len(nvidia.gpus) if ctx.facts.live else len(own)
-    why = f"driver {version} works with {plural(seen, 'GPU')}" if ctx.facts.live else f"driver {version} is loaded"
+    why = f"driver {version} works with {gpus.shown(ctx.facts, seen)}" if ctx.facts.live else f"driver {version} is loaded"
     why += f" and satisfies >= {minimum}" if minimum else ""
     source = installed.source(ctx.facts, ctx.platform.base_id)
     manager = fabric.manager(ctx, own, source if source in ("distro", "cuda") else None, str(details["branch"]), version)
@@ -163,6 +166,9 @@ def _kept(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia, short: list[str]) 
         [Notice("driver/count", f"{len(own)} GPUs are on the PCI bus, but the driver shows {seen}.")] if seen != len(own) else []
     )
     notices += kept.notices
+    empty = gpus.unusable(ctx.facts)
+    if 0 < len(empty) < seen:  # without any that can be used there is a problem, which says the same
+        notices.append(Notice("driver/mig", " ".join(gpus.undivided(empty))))
     decisions = {STEP: Decision("keep", why, {**nothing(), **details}), **manager.decisions}
     after = Driver(len(own), "working", source, version)
     problems = (*kept.problems, *manager.problems)

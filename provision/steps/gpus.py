@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from provision.model import Facts, PciDevice, Problem
+from provision.model import Facts, PciDevice, Problem, SmiGpu
 from provision.rows import Branch, DriverPackages, GpuModel, Instance, version_key
-from provision.steps import Context, installed, repository
+from provision.steps import Context, installed, plural, repository
 
 # The kernel's own drivers that hand a GPU on to a virtual machine.
 PASSED_ON = ("vfio-pci", "pci-stub", "xen-pciback")
@@ -33,11 +33,44 @@ def names(gpus: tuple[Gpu, ...]) -> str:
     return " and ".join(f"{count} x {name}" if count > 1 else name for name, count in counted.items())
 
 
+def divided(facts: Facts) -> int:
+    """How many MIG devices there are on all GPUs together."""
+    return sum(len(gpu.mig_devices) for gpu in (facts.nvidia.gpus if facts.nvidia else ()))
+
+
+def unusable(facts: Facts) -> tuple[SmiGpu, ...]:
+    """The GPUs that no program can use: MIG is on, and no MIG device has been made."""
+    return tuple(gpu for gpu in (facts.nvidia.gpus if facts.nvidia else ()) if gpu.mig and not gpu.mig_devices)
+
+
+def undivided(empty: tuple[SmiGpu, ...]) -> tuple[str, str]:
+    """What is wrong with GPUs that are `unusable`, and the remedy."""
+    which = ", ".join(f"GPU {gpu.index} ({gpu.name})" for gpu in empty)
+    message = f"MIG is on, but there is no MIG device, on {which}: CUDA finds nothing there."
+    fix = (
+        "Make MIG devices (profiles: `nvidia-smi mig -lgip`; they are gone after every reboot unless nvidia-mig-manager or the like makes them anew): "
+        f"`nvidia-smi mig -i {empty[0].index} -cgi PROFILE -C`, then `systemctl restart nvidia-cdi-refresh.service`; "
+        f"or turn MIG off: `nvidia-smi -i {empty[0].index} -mig 0`."
+    )
+    return message, fix
+
+
+def shown(facts: Facts, count: int) -> str:
+    """What programs see, for a sentence: `2 GPUs`, or `2 GPUs and their 7 MIG devices`."""
+    parts = divided(facts)
+    return plural(count, "GPU") + (f" and {'its' if count == 1 else 'their'} {plural(parts, 'MIG device')}" if parts else "")
+
+
+def of_a_board() -> Problem:
+    """Why mlhost leaves a Jetson alone."""
+    message = "This is a Jetson/Tegra board, whose driver, Docker and toolkit come with NVIDIA's own system image."
+    return Problem("driver/tegra", message, "Install them from JetPack's repositories (`nvidia-jetpack`), or use `--set gpu=ignore` for Docker alone.")
+
+
 def impossible(ctx: Context, gpus: tuple[Gpu, ...]) -> Problem | None:
     """Why no driver can be installed for these GPUs, if so."""
     if ctx.facts.tegra or any(g.model.tegra for g in gpus):
-        message = "This is a Jetson/Tegra board, whose driver comes with NVIDIA's own system image."
-        return Problem("driver/tegra", message, "Use JetPack there; mlhost sets up servers.")
+        return of_a_board()
     held = [g.device.address for g in gpus if g.device.driver in PASSED_ON]
     if held:
         message = f"The GPU at {', '.join(held)} is bound to {gpus[0].device.driver}, that is, reserved for a virtual machine."

@@ -27,12 +27,14 @@ http:
 class Registry:
     """The registry at `address` (127.0.0.1:PORT); QEMU guests reach it at `guest_address`, over plain http.
 
-    Guests need `guest_address` under `insecure-registries`. Raises LabUnavailable without the program.
+    Guests need `guest_address` under `insecure-registries`. `more` is further text of its config file, such as an `auth:` section.
+    Raises LabUnavailable without the program.
     """
 
-    def __init__(self, folder: Optional[Path] = None) -> None:
+    def __init__(self, folder: Optional[Path] = None, more: str = "") -> None:
         self._program = tool("docker-registry", "docker-registry")
         self._own_folder = folder is None
+        self._more = more
         self.folder = folder or Path(tempfile.mkdtemp(prefix="lab-registry-"))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -43,7 +45,7 @@ class Registry:
 
     def start(self) -> Registry:
         config = self.folder / "config.yml"
-        config.write_text(CONFIG.format(folder=self.folder, port=self.port))
+        config.write_text(CONFIG.format(folder=self.folder, port=self.port) + self._more)
         with open(self.folder / "log", "ab") as log:
             command = [self._program, "serve", str(config)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -78,7 +80,7 @@ class Registry:
         conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         try:
             conn.request("GET", "/v2/")
-            return conn.getresponse().status == 200
+            return conn.getresponse().status in (200, 401)
         except OSError:
             return False
         finally:

@@ -60,6 +60,12 @@ smoke_embedded() { # sets SMOKE_IMAGE to an image made from this host's own file
 
 smoke_why() { # TEXT: with Docker's own words, all of which go to the log
     cat "$WORK/smoke.out" >&2
+    # nvidia-container-cli compares the image's NVIDIA_REQUIRE_* with the driver; old ones put blanks into the condition
+    smoke_need=$(sed -n 's/.*unsatisfied condition: *\([^,\\]*\).*/\1/p' "$WORK/smoke.out" | head -n 1 | tr -d ' ')
+    if [ -n "$smoke_need" ]; then
+        why "$SMOKE_IMAGE asks for $smoke_need, which driver $(smoke_driver) does not give: name an image for an older CUDA (smoke.image) or embedded, or have a newer driver (driver.branch)"
+        return 1
+    fi
     smoke_words=$(grep -Ei 'error|fail|cannot|denied|unknown' "$WORK/smoke.out" | head -n 1)
     [ -n "$smoke_words" ] || smoke_words=$(tail -n 1 "$WORK/smoke.out")
     why "$1${smoke_words:+: $smoke_words}"
@@ -94,8 +100,32 @@ smoke_container() { # REQUEST(cdi|gpus|runtime|"") COMMAND...: what it printed i
     return 1
 }
 
-smoke_uuids() { # of the GPUs that the host's driver sees
-    bounded 120 nvidia-smi --query-gpu=uuid --format=csv,noheader 2>/dev/null | tr -d ' \r' | grep '^GPU-' | sort
+smoke_uuids() { # of the GPUs that the host's driver sees, each with its MIG mode (`GPU-...,Enabled`) where the driver knows such a thing
+    bounded 120 nvidia-smi --query-gpu=uuid,mig.mode.current --format=csv,noheader >"$WORK/smoke.smi" 2>/dev/null ||
+        bounded 120 nvidia-smi --query-gpu=uuid --format=csv,noheader >"$WORK/smoke.smi" 2>/dev/null
+    tr -d ' \r' <"$WORK/smoke.smi" | grep '^GPU-' | sort
+}
+
+smoke_listed() { # the UUIDs of GPUs and of the MIG devices on them, from `nvidia-smi -L`
+    sed -n 's/.*(UUID: \(GPU-[^)]*\)).*/\1/p; s/.*(UUID: \(MIG-[^)]*\)).*/\1/p'
+}
+
+smoke_mig() { # with MIG on: smoke.expected becomes what a container sees, SMOKE_MIG how many MIG devices; smoke.empty are GPUs without one
+    bounded 120 nvidia-smi -L 2>/dev/null | smoke_listed >"$WORK/smoke.list"
+    awk -F, 'FILENAME ~ /host$/ { if ($2 == "Enabled") on[$1] = 1; next }
+        /^GPU-/ { gpu = $1 }
+        /^MIG-/ { has[gpu] = 1 }
+        END { for (gpu in on) if (!(gpu in has)) print gpu }' "$WORK/smoke.host" "$WORK/smoke.list" | sort >"$WORK/smoke.empty"
+    smoke_without_empty <"$WORK/smoke.list" >"$WORK/smoke.expected"
+    SMOKE_MIG=$(grep -c '^MIG-' "$WORK/smoke.list")
+    [ -s "$WORK/smoke.empty" ] || return 0
+    smoke_words="MIG is on, but there is no MIG device, on $(tr '\n' ' ' <"$WORK/smoke.empty" | sed 's/ $//'): CUDA finds nothing there"
+    smoke_words="$smoke_words (make some: nvidia-smi mig -cgi PROFILE -C, or turn MIG off: nvidia-smi -i GPU -mig 0)"
+    if [ -s "$WORK/smoke.expected" ]; then note "$smoke_words"; else why "$smoke_words"; fi
+}
+
+smoke_without_empty() { # from what it reads, the GPUs in smoke.empty are taken away
+    awk -v file="$WORK/smoke.empty" 'BEGIN { while ((getline line <file) > 0) gone[line] = 1 } !($0 in gone)' | sort
 }
 
 smoke_driver() { bounded 120 nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1; }
@@ -111,11 +141,18 @@ smoke_engine() { # its version in SMOKE_ENGINE; asked once, for a Docker client 
 
 smoke_now() { # IMAGE GPUS REQUEST: everything the proof depends on, as key=value lines
     smoke_now_boot=$(cat "$ROOT/proc/sys/kernel/random/boot_id" 2>/dev/null)
-    smoke_now_driver='' smoke_now_toolkit=''
+    smoke_now_driver='' smoke_now_toolkit='' smoke_now_mig=''
     smoke_engine
-    if [ "$2" -gt 0 ]; then smoke_now_driver=$(smoke_driver) smoke_now_toolkit=$(smoke_toolkit); fi
+    if [ "$2" -gt 0 ]; then
+        smoke_now_toolkit=$(smoke_toolkit)
+        smoke_now_driver=$(bounded 120 nvidia-smi --query-gpu=driver_version,mig.mode.current --format=csv,noheader 2>/dev/null) ||
+            smoke_now_driver=$(smoke_driver)
+        case $smoke_now_driver in *Enabled*) smoke_now_mig=$(bounded 120 nvidia-smi -L 2>/dev/null | grep -c '(UUID: MIG-') ;; esac
+        smoke_now_driver=${smoke_now_driver%%[!0-9.]*}
+    fi
     printf '%s\n' "image=$1" "gpus=$2" "request=$3" "boot_id=$smoke_now_boot" "kernel=$(uname -r)" "docker=$SMOKE_ENGINE" \
         "driver=$smoke_now_driver" "toolkit=$smoke_now_toolkit" "daemon_json=$(sha256 "$ROOT/etc/docker/daemon.json")"
+    case $smoke_now_mig in '' | 0) ;; *) printf 'mig=%s\n' "$smoke_now_mig" ;; esac
 }
 
 smoke_proved() { # IMAGE GPUS REQUEST: the proof on record is of this very host state
@@ -135,8 +172,7 @@ smoke_write_proof() { # IMAGE GPUS REQUEST
 }
 
 smoke() { # IMAGE GPUS REQUEST
-    SMOKE_UUIDS='' SMOKE_COUNTED=''
-    SMOKE_ENGINE=''
+    SMOKE_UUIDS='' SMOKE_COUNTED='' SMOKE_MIG='' SMOKE_ENGINE=''
     if ! smoke_engine; then
         docker version >"$WORK/smoke.out" 2>&1
         smoke_why "Docker does not answer"
@@ -160,15 +196,27 @@ smoke() { # IMAGE GPUS REQUEST
         smoke_why "there are $2 GPUs on the PCI bus and the driver sees $SMOKE_COUNTED"
         return 1
     fi
-    smoke_container "$3" nvidia-smi --query-gpu=uuid --format=csv,noheader ||
-        { smoke_why "nvidia-smi does not run in a container of $SMOKE_IMAGE"; return 1; }
-    tr -d ' \r' <"$WORK/smoke.out" | grep '^GPU-' | sort >"$WORK/smoke.inside"
-    if [ "$(sha256 "$WORK/smoke.host")" != "$(sha256 "$WORK/smoke.inside")" ]; then
+    if grep -q ',Enabled$' "$WORK/smoke.host"; then
+        smoke_mig || return 1
+        set -- "$3" nvidia-smi -L
+    else
+        sed 's/,.*//' "$WORK/smoke.host" >"$WORK/smoke.expected"
+        set -- "$3" nvidia-smi --query-gpu=uuid --format=csv,noheader
+    fi
+    smoke_container "$@" || { smoke_why "nvidia-smi does not run in a container of $SMOKE_IMAGE"; return 1; }
+    if [ -n "$SMOKE_MIG" ]; then
+        smoke_listed <"$WORK/smoke.out" | smoke_without_empty >"$WORK/smoke.inside"
+    else
+        tr -d ' \r' <"$WORK/smoke.out" | grep '^GPU-' | sort >"$WORK/smoke.inside"
+    fi
+    if [ "$(sha256 "$WORK/smoke.expected")" != "$(sha256 "$WORK/smoke.inside")" ]; then
         cat "$WORK/smoke.out" >&2
-        why "the container sees $(($(wc -l <"$WORK/smoke.inside") + 0)) of the host's $SMOKE_COUNTED GPUs"
+        smoke_words="the container sees $(grep -c '^GPU-' "$WORK/smoke.inside") of the host's $SMOKE_COUNTED GPUs"
+        [ -z "$SMOKE_MIG" ] || smoke_words="$smoke_words and $(grep -c '^MIG-' "$WORK/smoke.inside") of its $SMOKE_MIG MIG devices (where the CDI spec is older than these: systemctl restart nvidia-cdi-refresh.service)"
+        why "$smoke_words"
         return 1
     fi
-    SMOKE_UUIDS=$(tr '\n' ',' <"$WORK/smoke.host")
+    SMOKE_UUIDS=$(tr '\n' ',' <"$WORK/smoke.inside")
     SMOKE_UUIDS=${SMOKE_UUIDS%,}
 }
 

@@ -37,7 +37,7 @@ verify() { # WRITE-PROOF(yes|no) IMAGE GPUS REQUEST
         return 1
     fi
     if [ "$2" -gt 0 ]; then
-        check_line container ok "nvidia-smi in a container of $SMOKE_IMAGE sees the same $2 GPUs as the host: $SMOKE_UUIDS"
+        check_line container ok "nvidia-smi in a container of $SMOKE_IMAGE sees the same $(grep -c '^GPU-' "$WORK/smoke.inside") GPUs${SMOKE_MIG:+ and $SMOKE_MIG MIG devices} as the host: $SMOKE_UUIDS"
     else
         check_line container ok "a container of $SMOKE_IMAGE ran"
     fi
