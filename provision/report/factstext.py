@@ -59,7 +59,7 @@ def _driver(nvidia: Nvidia | None) -> str:
     if nvidia.smi_rc == 0:
         parts.append(f"nvidia-smi sees {count(len(nvidia.gpus), 'GPU')}")
     elif nvidia.smi_rc is not None:
-        last = nvidia.smi_text.strip().splitlines()
+        last = nvidia.smi_text[-4096:].strip().splitlines()
         parts.append(f"nvidia-smi failed ({nvidia.smi_rc}{': ' + line(last[-1], 160) if last else ''})")
     if nvidia.nouveau_loaded:
         parts.append("nouveau is loaded")
