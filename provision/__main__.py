@@ -23,6 +23,15 @@ def main() -> None:
         )
     from provision.cli import entrypoint
 
+    if sys.argv[1:2] == ["--continue-after-reboot"] and len(sys.argv) == 3:
+        # Not among the process's own arguments, which everybody can read.
+        from provision.errors import Error
+        from provision.reboot import take_record
+
+        try:
+            sys.argv[1:] = take_record(sys.argv[2])
+        except Error as error:
+            raise SystemExit(f"mlhost: {error}") from None
     entrypoint()
 
 

@@ -110,7 +110,7 @@ def without(text: str, repositories: set[str], deb822_form: bool) -> str:
 
 
 def _names(line: str, repositories: set[str]) -> bool:
-    return not line.lstrip().startswith("#") and any(normal(word) in repositories for word in re.findall(r"\S+://\S+", line))
+    return not line.lstrip().startswith("#") and any(normal(word) in repositories for word in line.split() if "://" in word)
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:

@@ -35,13 +35,13 @@ def split(data: bytes, mark: str | None = None) -> Mapping[str, Section]:
         if not first:
             raise ProbeFailed("This is no answer of the probe: it has no line `@@… probe 0`.", "Make one with `mlhost facts --format raw`.")
         mark = first.group(1)
-    chunks = ("\n" + text).split(f"\n@@{mark} ")
+    chunks = ("\n" + text).split(f"\n@@{mark} ", MAX_SECTIONS + 1)
     if len(chunks) == 1:
-        said = text.strip().splitlines()
+        said = text[-4096:].strip().splitlines()
         tail = f" It printed: {said[-1][:200]}" if said else " It printed nothing."
         raise ProbeFailed(f"The probe's answer holds none of its sections.{tail}", _AGAIN)
     if len(chunks) > MAX_SECTIONS:
-        raise ProbeFailed(f"The probe's answer has too many sections ({len(chunks) - 1}).", _AGAIN)
+        raise ProbeFailed(f"The probe's answer has too many sections (more than {MAX_SECTIONS}).", _AGAIN)
     sections: dict[str, Section] = {}
     for chunk in chunks[1:]:
         head, newline, body = chunk.partition("\n")

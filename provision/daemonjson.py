@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,9 @@ RELOADABLE = frozenset(
 SETS = frozenset(("insecure-registries", "registry-mirrors"))
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 class Malformed(ValueError):
     """daemon.json is not what Docker accepts; the text says what and where."""
 
@@ -67,9 +71,13 @@ def parse(text: str) -> dict[str, Any]:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text.lstrip("\ufeff"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        value = json.loads(text.lstrip("\ufeff"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         raise Malformed(_where(error)) from None
+    except Malformed:
+        raise
+    except ValueError:  # more digits than Python turns into a number
+        raise Malformed("it holds a number that is too long") from None
     except RecursionError:
         raise Malformed("it is nested too deeply") from None
     if not isinstance(value, dict):
@@ -90,6 +98,13 @@ def _where(error: json.JSONDecodeError) -> str:
 
 def _no_constant(name: str) -> Any:
     raise Malformed(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise Malformed(f"the number {text[:40]} is too big")
+    return value
 
 
 def overlay(old: Any, new: Any) -> Any:
@@ -126,7 +141,10 @@ def merge(text: str, wanted: Mapping[str, Any]) -> Merge:
     changed = tuple(key for key in new if key not in old or not _same(old[key], new[key]))
     if not changed:
         return Merge(text, ())
-    return Merge(json.dumps(new, indent=4, ensure_ascii=False) + "\n", changed)
+    merged = json.dumps(new, indent=4, ensure_ascii=False) + "\n"
+    if _HALF.search(merged):  # half of a pair, which JSON can write as an escape and UTF-8 not at all
+        merged = json.dumps(new, indent=4) + "\n"
+    return Merge(merged, changed)
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -17,7 +17,7 @@ from provision.transport.errors import WireError
 
 # How long a connection that broke during a run is tried again, in seconds; the run itself goes on meanwhile.
 PATIENCE = 900.0
-KEEP_LINES = 200
+KEEP_LINES, KEEP_WIDTH = 200, 4000
 
 
 class HostBusy(Failed):
@@ -77,7 +77,7 @@ class _Listener:
             if isinstance(frame, Event):
                 self.event(frame)
             elif isinstance(frame, LogLine):
-                self.followed.lines = [*self.followed.lines[-KEEP_LINES + 1 :], frame.text]
+                self.followed.lines = [*self.followed.lines[-KEEP_LINES + 1 :], frame.text[:KEEP_WIDTH]]
                 self.progress.line(self.transport.name, frame.text)
             elif isinstance(frame, Locked):
                 self.locked = frame
@@ -158,9 +158,9 @@ def _listen(
                 f"{transport.name}: run {run_id} is gone without having said how it ended (killed, or the machine went down).",
                 "Run the same command again: it finds what is half done and repairs it.",
             )
-        said = result.err.decode(errors="replace").strip().splitlines()
+        said = result.last_words
         raise Failed(
-            f"{transport.name}: the run could not be started or followed (exit code {result.rc}){': ' + said[-1][:200] if said else ''}.",
+            f"{transport.name}: the run could not be started or followed (exit code {result.rc}){': ' + said if said else ''}.",
             "Run the same command again; a run that was started is found and followed.",
         )
 

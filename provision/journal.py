@@ -31,6 +31,12 @@ _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _LONGEST = 1 << 20
+_SOMETHING_ELSE = "Is something else writing to the connection?"
+# What one batch of the host's can hold is an eighth of this; more without an "up to here" is no follower of ours.
+_MOST_WAITING = 1 << 20
+_MOST_LOCK_LINES = 100
+_MOST_EVENTS = 20_000
+_WIDEST = 2000  # characters of an event that are read; the scripts write no more than a thousand
 
 
 class JournalError(Failed):
@@ -145,6 +151,8 @@ class Reader:
     _rest: bytes = b""
     _begun: bool = False
     _waiting: list[Frame] = field(default_factory=list)
+    _waiting_bytes: int = 0
+    _told: int = 0
     _lock: list[tuple[str, str]] = field(default_factory=list)
 
     def feed(self, data: bytes) -> Iterator[Frame]:
@@ -153,7 +161,7 @@ class Reader:
         self._rest = lines.pop()
         if len(self._rest) > _LONGEST:
             raise JournalError(
-                f"The host sent a line of more than {_LONGEST} bytes.", "Is something else writing to the connection?"
+                f"The host sent a line of more than {_LONGEST} bytes.", _SOMETHING_ELSE
             )
         for line in lines:
             yield from self._line(line)
@@ -163,9 +171,17 @@ class Reader:
             self._begun = line == _mark(self.run_id).encode()
             return
         letter, _, rest = line.decode("utf-8", "replace").partition("\t")
+        if letter in ("E", "L"):
+            # an empty line costs as much as a short one
+            self._waiting_bytes += len(line) + 8
+            if self._waiting_bytes > _MOST_WAITING:
+                raise JournalError("The host sent more at once than a run can have to tell.", _SOMETHING_ELSE)
         if letter == "E":
             event = parse_event(rest)
             if event is not None:
+                self._told += 1
+                if self._told > _MOST_EVENTS:
+                    raise JournalError(f"The host told of more than {_MOST_EVENTS} events in one run.", _SOMETHING_ELSE)
                 self._waiting.append(event)
         elif letter == "L":
             self._waiting.append(LogLine(plain(rest)))
@@ -173,14 +189,16 @@ class Reader:
             self.events, self.log = _offsets(rest)
             yield from self._waiting
             self._waiting.clear()
+            self._waiting_bytes = 0
         elif letter == "K":
             if rest:
                 key, _, value = rest.partition("=")
-                self._lock.append((key, plain(value)))
+                if len(self._lock) < _MOST_LOCK_LINES:
+                    self._lock.append((key, plain(value)[:1000]))
             else:
                 yield Locked(tuple(self._lock))
         elif letter == "R":
-            yield Ended(int(rest) if rest.isdigit() else None)
+            yield Ended(int(rest) if re.fullmatch(r"[0-9]{1,3}", rest) else None)
         elif letter == "S":
             yield Started(rest)
         elif letter == "F":
@@ -191,9 +209,9 @@ class Reader:
 
 def _offsets(text: str) -> tuple[int, int]:
     events, _, log = text.partition("\t")
-    if not (events.isdigit() and log.isdigit()):
+    if not all(re.fullmatch(r"[0-9]{1,18}", offset) for offset in (events, log)):
         raise JournalError(
-            f"The host's answer is not understood: {plain(text)!r}.", "Is something else writing to the connection?"
+            f"The host's answer is not understood: {plain(text)!r}.", _SOMETHING_ELSE
         )
     return int(events), int(log)
 
@@ -203,11 +221,10 @@ def parse_event(line: str) -> Event | None:
     parts = line.split("\t")
     if len(parts) != 4:
         return None
-    try:
-        time = float(parts[0])
-    except ValueError:
+    if not re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", parts[0]):
         return None
-    return Event(time, parts[1], parts[2], plain(parts[3]))
+    kind, item, detail = (plain(part[:_WIDEST]) for part in parts[1:])
+    return Event(float(parts[0]), kind, item, detail)
 
 
 def outcomes(events: Iterable[Event]) -> tuple[Outcome, ...]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from provision.transport import RunResult, Transport
 
 PROBE_TIMEOUT = 180.0
+MAX_ANSWER = 8 * 1024 * 1024  # provision.capture.MAX_BYTES, which is not imported before the host has answered
 
 
 def _cache() -> Path:
@@ -83,7 +84,7 @@ class _Answer:
 def _ask(transport: Transport, spec: Spec, steps: Sequence[Step]) -> _Answer:
     mark = os.urandom(8).hex()
     args = probe_args(mark, asked_at=int(time.time()), paths=watched(spec, steps), disks=watched_disks(spec))
-    return _Answer(mark, transport.run(probe_script(), *args, sudo=True, timeout=PROBE_TIMEOUT))
+    return _Answer(mark, transport.run(probe_script(), *args, sudo=True, timeout=PROBE_TIMEOUT, max_output=MAX_ANSWER))
 
 
 class Looking:
@@ -129,10 +130,8 @@ def observe(
     try:
         return result.out, parse(split(result.out, mark))
     except ProbeFailed as error:
-        said = result.err.decode(errors="replace").strip().splitlines()
-        raise ProbeFailed(
-            f"{transport.name}: {error.message}{' It said: ' + said[-1][:200] if said else ''}", error.fix
-        ) from None
+        said = result.last_words
+        raise ProbeFailed(f"{transport.name}: {error.message}{' It said: ' + said if said else ''}", error.fix) from None
 
 
 def capture_root(root: str, arch: str | None, spec: Spec) -> bytes:
@@ -142,7 +141,7 @@ def capture_root(root: str, arch: str | None, spec: Spec) -> bytes:
     mark = os.urandom(8).hex()
     args = probe_args(mark, root=root, arch=arch or os.uname().machine, paths=watched(spec), disks=watched_disks(spec))
     with LocalTransport() as here:
-        return here.run(probe_script(), *args, timeout=PROBE_TIMEOUT).out
+        return here.run(probe_script(), *args, timeout=PROBE_TIMEOUT, max_output=MAX_ANSWER).out
 
 
 def ask_reach(transport: Transport, spec: Spec, asked: Sequence[tuple[str, str]]) -> Mapping[str, Reach]:
@@ -150,7 +149,7 @@ def ask_reach(transport: Transport, spec: Spec, asked: Sequence[tuple[str, str]]
 
     mark = os.urandom(8).hex()
     words = [word for pair in asked for word in pair]
-    result = transport.run(reach.script(_reach_text(), spec.proxy), mark, *words, sudo=True, timeout=180)
+    result = transport.run(reach.script(_reach_text(), spec.proxy), mark, *words, sudo=True, timeout=180, max_output=MAX_ANSWER)
     return reach.parse(result.out, asked, mark)
 
 

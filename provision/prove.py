@@ -83,13 +83,12 @@ def _smoke_checks(transport: Transport, decided: Plan) -> list[Check]:
         return [Check("smoke", "skipped", "the playbook asks for no proof")]
     if not isinstance(item.action, Smoke):
         return [Check("smoke", "failed", item.why)]
-    result = transport.run(render.smoke_script(item.action), sudo=True, timeout=900)
+    result = transport.run(render.smoke_script(item.action), sudo=True, timeout=900, max_output=1 << 20)
     checks = []
     for line in result.out.decode(errors="replace").splitlines():
         words = line.split("\t")
         if len(words) >= 4 and words[0] == "check":
             checks.append(Check(words[1], words[2], words[3]))
     if not checks or (result.rc and not any(c.state == "failed" for c in checks)):
-        said = result.err.decode(errors="replace").strip().splitlines()
-        checks.append(Check("smoke", "failed", said[-1][:300] if said else f"the smoke script ended with exit code {result.rc}"))
+        checks.append(Check("smoke", "failed", result.last_words or f"the smoke script ended with exit code {result.rc}"))
     return checks

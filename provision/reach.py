@@ -37,6 +37,8 @@ SAYINGS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     )
 )
 _URL = re.compile(r"\S+://\S+")
+# The script sends no more than this of a downloader's words.
+_MOST, _LONGEST = 4096, 1000
 _PREFIX = re.compile(r"^(E: |W: |Err:\d+ |curl: |wget: |Failed to fetch )+")
 
 
@@ -71,7 +73,7 @@ def _one(url: str, rc: int, text: str, body: str) -> Reach:
         return Reach(url, "ok", "", content)
     if rc == 127:
         return Reach(url, "no-client", "the host has no apt-helper, curl or wget")
-    lines = [_telling(line) for line in text.splitlines() if line.strip()]
+    lines = [_telling(line[:_LONGEST]) for line in text[:_MOST].splitlines() if line.strip()]
     for state, saying in SAYINGS:
         said = next((line for line in lines if saying.search(line)), None)
         if said is not None:

@@ -289,5 +289,5 @@ def filled(template: str, values: Mapping[str, str]) -> str:
 
 def version_key(version: str) -> tuple[int, ...]:
     """A dotted version as numbers, to be compared; what follows the numbers is dropped."""
-    match = re.match(r"\d+(?:\.\d+)*", version)
+    match = re.match(r"[0-9]{1,18}(?:\.[0-9]{1,18})*", version)
     return tuple(int(part) for part in match[0].split(".")) if match else ()

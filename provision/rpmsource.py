@@ -16,7 +16,9 @@ from provision.model import RpmSource
 
 _HEADER = re.compile(r"^\[(?P<id>[^\]]+)\]")
 _ARCH = re.compile(r"\$\{?(?:basearch|arch)\}?")
-_VARIABLE = re.compile(r"\\\$(?:\\\{)?\w+(?:\\\})?")
+# Several in a row are one: each by itself they could be told apart in more ways than anybody can wait for.
+_VARIABLE = re.compile(r"(?:\\\$(?:\\\{)?\w+(?:\\\})?)+")
+_MOST_VARIABLES = 6
 
 
 def names(url: str, uris: Iterable[str], arch: str) -> bool:
@@ -24,6 +26,8 @@ def names(url: str, uris: Iterable[str], arch: str) -> bool:
     text = normal(_ARCH.sub(arch, url))
     if "$" not in text:
         return text in {normal(uri) for uri in uris}
+    if text.count("$") > _MOST_VARIABLES:
+        return False
     pattern = _VARIABLE.sub("[^/]+", re.escape(text))
     return any(re.fullmatch(pattern, normal(uri)) for uri in uris)
 

@@ -239,9 +239,10 @@ class _Work:
                 return self.report(
                     "reboot", f"The rest needs a reboot: {why}.", "Reboot this machine and run the same command again."
                 )
-            from provision.reboot import ask, continue_unit
+            from provision.reboot import ask, continue_record, continue_unit
 
-            ask(self.transport, continue_unit(self.options.self_command, str(Path.cwd())))
+            command = self.options.self_command
+            ask(self.transport, continue_unit(command), continue_record(command, str(Path.cwd())))
             return self.report(
                 "rebooting",
                 f"This machine reboots now: {why}. mlhost goes on by itself afterwards.",

@@ -5,12 +5,12 @@ Used by `provision.refresh`, never on the way of a plan.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import lzma
 import re
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -21,9 +21,9 @@ from provision.rows import version_key
 MAX_BYTES = 64 << 20
 """The largest index that is read; NVIDIA's largest had 3 MiB compressed in 2026."""
 
-_DEB = re.compile(r"^Package: (?P<name>\S+)\n(?:[^\n]+\n)*?Version: (?P<version>\S+)$", re.MULTILINE)
-_RPM = re.compile(r"<name>(?P<name>[^<]+)</name>.*?<version epoch=\"\d*\" ver=\"(?P<version>[^\"]+)\"", re.DOTALL)
-_PRIMARY = re.compile(r"<data type=\"primary\">.*?<location href=\"(?P<href>[^\"]+)\"", re.DOTALL)
+_NAME = re.compile(r"<name>([^<]{1,300})</name>")
+_VERSION = re.compile(r"<version epoch=\"\d{0,9}\" ver=\"([^\"]{1,300})\"")
+_HREF = re.compile(r"<location href=\"([^\"]{1,1000})\"")
 _DRIVER = re.compile(r"^(?:lib)?nvidia-(?:driver|compute|kernel|dkms|open|cfg)")
 
 
@@ -56,10 +56,10 @@ class Vendors:
 
     def deb_packages(self, base: str) -> dict[str, list[str]] | None:
         """Every package and its versions in a Packages index (plain or .gz) in a directory; None where there is none."""
-        for name, unpack in (("Packages.gz", gzip.decompress), ("Packages", bytes)):
+        for name in ("Packages.gz", "Packages"):
             body = self.get(f"{base}/{name}")
             if body is not None:
-                return _collected(_DEB.finditer(unpack(body).decode("utf-8", "replace")))
+                return _collected(_deb(unpacked(body, f"{base}/{name}").decode("utf-8", "replace")))
         return None
 
     def rpm_packages(self, base: str) -> dict[str, list[str]] | None:
@@ -67,20 +67,16 @@ class Vendors:
         index = self.get(f"{base}/repodata/repomd.xml")
         if index is None:
             return None
-        found = _PRIMARY.search(index.decode("utf-8", "replace"))
+        found = _HREF.search(index.decode("utf-8", "replace").partition('<data type="primary">')[2])
         if found is None:
             raise Failed(f"{base}/repodata/repomd.xml names no primary index.", "Look at it by hand.")
-        href = found["href"]
+        href = found[1]
         body = self.get(f"{base}/{href}")
         if body is None:
             raise Failed(f"{base}/repodata/repomd.xml names {href}, which is not there.", "The vendor may be publishing just now; try again.")
-        if href.endswith(".gz"):
-            body = gzip.decompress(body)
-        elif href.endswith(".xz"):
-            body = lzma.decompress(body)
-        elif not href.endswith(".xml"):
+        if not href.endswith((".gz", ".xz", ".xml")):
             raise Failed(f"{base}/{href} is compressed in a way that is not read here.", "Look at it by hand.")
-        return _collected(_RPM.finditer(body.decode("utf-8", "replace")))
+        return _collected(_rpm(unpacked(body, href).decode("utf-8", "replace")))
 
     def key(self, url: str) -> tuple[tuple[str, ...], str] | None:
         """The fingerprints of the key file at a URL, and the sha256 of its text without the Version line; None where there is no file."""
@@ -100,14 +96,14 @@ class Vendors:
             return None
         try:
             data = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Failed(f"{url} is not JSON: {error}.", "Look at it by hand.") from None
-        entries = data.values() if isinstance(data, Mapping) else data
+        entries = data.values() if isinstance(data, Mapping) else data if isinstance(data, list) else ()
         versions = [
             str(info.get("release_version", ""))
             for entry in entries
             if isinstance(entry, Mapping)
-            for info in entry.get("driver_info", ())
+            for info in _listed(entry.get("driver_info"))
             if isinstance(info, Mapping)
         ]
         return newest_by_branch(versions)
@@ -134,8 +130,48 @@ def driver_branches(packages: Mapping[str, list[str]]) -> dict[str, str]:
     return newest_by_branch(version for name, versions in packages.items() if _DRIVER.match(name) for version in versions)
 
 
-def _collected(matches: Iterable[re.Match[str]]) -> dict[str, list[str]]:
+def unpacked(body: bytes, name: str) -> bytes:
+    """A file's content by the end of its name: `.gz`, `.xz`, anything else as it is. Raises Failed for damaged ones and those that grow beyond MAX_BYTES."""
+    if not name.endswith((".gz", ".xz")):
+        return body
+    try:
+        if name.endswith(".gz"):
+            inflate = zlib.decompressobj(wbits=31)
+            content, whole = inflate.decompress(body, MAX_BYTES + 1), inflate.eof
+        else:
+            expand = lzma.LZMADecompressor(memlimit=4 * MAX_BYTES)
+            content, whole = expand.decompress(body, MAX_BYTES + 1), expand.eof
+    except (zlib.error, lzma.LZMAError, EOFError) as error:
+        raise Failed(f"{name} is damaged: {error}.", "The vendor may be publishing just now; try again.") from None
+    if len(content) > MAX_BYTES:
+        raise Failed(f"{name} has more than {MAX_BYTES >> 20} MiB unpacked.", "Look at it by hand; an index is smaller.")
+    if not whole:
+        raise Failed(f"{name} is cut short.", "Try again later.")
+    return content
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _deb(text: str) -> Iterator[tuple[str, str]]:
+    """Name and version of each paragraph of a Packages index."""
+    for paragraph in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.split("\n") if line.startswith(("Package: ", "Version: ")))
+        if len(fields) == 2:
+            yield fields["Package"].strip(), fields["Version"].strip()
+
+
+def _rpm(text: str) -> Iterator[tuple[str, str]]:
+    """Name and version of each package of a primary index."""
+    for part in text.split("<package")[1:]:
+        name, version = _NAME.search(part), _VERSION.search(part)
+        if name and version:
+            yield name[1], version[1]
+
+
+def _collected(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for match in matches:
-        found.setdefault(match["name"], []).append(match["version"])
+    for name, version in pairs:
+        found.setdefault(name, []).append(version)
     return found

@@ -153,12 +153,17 @@ def _debug(session: Session) -> None:
     if session.debug:
         import traceback
 
-        traceback.print_exc()
+        from provision.report.sanitize import block
+
+        # A traceback quotes the exceptions' own words, which may be a host's and may hold a password.
+        with contextlib.suppress(OSError, ValueError):
+            print(block(traceback.format_exc(), 200_000), file=sys.stderr, flush=True)
 
 
 def _say(message: str, fix: str) -> None:
     """One paragraph on standard error: what is wrong, and what to do."""
-    from provision.report.sanitize import block
+    from provision.report.sanitize import line
 
+    # Each on one line: a host's words must not look like another message of ours.
     with contextlib.suppress(OSError, ValueError):
-        print("\n".join(part for part in (f"mlhost: {block(message)}", block(fix)) if part), file=sys.stderr, flush=True)
+        print("\n".join(part for part in (f"mlhost: {line(message, 4000)}", line(fix, 4000)) if part), file=sys.stderr, flush=True)

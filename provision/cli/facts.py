@@ -66,7 +66,7 @@ def command(
     from provision.catalog import load as load_catalog
     from provision.cli.fleet import Result, name_of
     from provision.cli.hosts import on_hosts, single_error, tracebacks
-    from provision.cli.output import check_out, errors, look, write, write_bytes, write_json
+    from provision.cli.output import as_shown, check_out, errors, look, write, write_bytes, write_json
     from provision.cli.trees import capture_bytes, check_source
     from provision.facts import parse
     from provision.report.factstext import facts_text
@@ -93,7 +93,7 @@ def command(
     tracebacks(ctx, results)
     if output.format == "raw":
         raw_text = results[0].value[0].decode("utf-8", "surrogateescape") if results[0].value else ""
-        write_bytes(redact(raw_text).encode("utf-8", "surrogateescape"), output)
+        write_bytes(as_shown(redact(raw_text), output).encode("utf-8", "surrogateescape"), output)
     elif output.format == "json":
         parts = [facts_json(result.value[1]) if result.value else error_json(result.target, result.error) for result in results]
         write_json(parts[0] if len(parts) == 1 else many_json(parts), output)

@@ -16,6 +16,7 @@ from provision.cli.options import Connection, Output
 from provision.cli.output import errors, fancy, look, write, write_json
 from provision.errors import Error
 from provision.progress import Display, Progress, Renamed, open_progress
+from provision.report.sanitize import block, line
 from provision.report.verdict import fleet_exit_code
 
 if TYPE_CHECKING:
@@ -38,14 +39,14 @@ class Terminal:
     def confirm(self, question: str) -> bool:
         """Yes or no; no is the default."""
         with self._lock, self._display.paused():
-            return click.confirm(question, default=False, err=True)
+            return click.confirm(line(question, 4000), default=False, err=True)
 
     def sudo_password(self, host: str) -> str:
         """The sudo password, asked once for all hosts."""
         with self._lock:
             if self._sudo_password is None:
                 with self._display.paused():
-                    self._sudo_password = str(click.prompt(f"sudo password for {host}", hide_input=True, err=True))
+                    self._sudo_password = str(click.prompt(f"sudo password for {line(host)}", hide_input=True, err=True))
             return self._sudo_password
 
 
@@ -95,8 +96,8 @@ def tracebacks(ctx: click.Context, results: Sequence[Result[T]]) -> None:
         if result.error is not None and not isinstance(result.error, Error) and ctx.ensure_object(Session).debug:
             import traceback
 
-            errors(f"{result.target}:")
-            traceback.print_exception(type(result.error), result.error, result.error.__traceback__)
+            lines = traceback.format_exception(type(result.error), result.error, result.error.__traceback__)
+            errors(block(f"{result.target}:\n{''.join(lines)}", 200_000))
 
 
 def report_hosts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
@@ -51,6 +52,15 @@ def write(text: str, output: Output, mode: int = 0o666) -> None:
     write_bytes(text.encode("utf-8" if output.out else getattr(sys.stdout, "encoding", None) or "utf-8", "replace"), output, mode)
 
 
+def as_shown(text: str, output: Output) -> str:
+    """Text that is to arrive as it is in a file or a pipe, for where it goes: on a terminal what would steer that is written as escapes."""
+    if output.out or not sys.stdout.isatty():
+        return text
+    from provision.report.sanitize import visible
+
+    return visible(text)
+
+
 def write_bytes(content: bytes, output: Output, mode: int = 0o600) -> None:
     """Bytes as they are. Raises UsageError where `--out` cannot be written."""
     if not output.out:
@@ -65,9 +75,21 @@ def write_bytes(content: bytes, output: Output, mode: int = 0o600) -> None:
     try:
         handle = os.open(output.out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with os.fdopen(handle, "wb") as file:
+            if not mode & 0o077:
+                _keep_private(handle, output.out, mode)
             file.write(content)
     except OSError as error:
         raise UsageError(f"{output.out} cannot be written: {error.strerror}.", "Name another file with --out.") from None
+
+
+def _keep_private(handle: int, name: str, mode: int) -> None:
+    """A file that was there before may be anybody's to read, or somebody else's."""
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        return
+    if found.st_uid != os.geteuid():
+        raise UsageError(f"{name} belongs to another user, who could read what is written there.", "Name a file that is not there yet.")
+    os.fchmod(handle, mode)
 
 
 def write_json(document: Mapping[str, Any], output: Output) -> None:

@@ -119,14 +119,14 @@ def exit_code(result: Result[Planned]) -> int:
 
 def show_script(result: Result[Planned], output: Output) -> None:
     """Print the script of the one plan; raises the refusal of a plan that has none."""
-    from provision.cli.output import write
+    from provision.cli.output import as_shown, write
 
     plan, script = result.value or (None, "")
     error = refusal(plan) if plan else None
     if error:
         raise error
     # It may hold a proxy's password, so the file is its owner's alone.
-    write(script, output, 0o700)
+    write(as_shown(script, output), output, 0o700)
 
 
 def show_text(results: Sequence[Result[Planned]], output: Output) -> None:

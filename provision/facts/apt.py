@@ -13,6 +13,8 @@ _ONE_LINE = re.compile(r"(deb|deb-src)\s+(?:\[([^\]]*)\]\s*)?([^\s\[#]\S*)\s+(\S
 _OFF = ("no", "false", "without", "off", "disable", "0")
 _PROXY = re.compile(r"Proxy\s+\"?([^\s\";]+)", re.IGNORECASE)
 _KEY_BYTES = 65536
+# No entry names so many; every URI of one goes with every suite, so that a short text could mean a very great deal.
+_MOST = 64
 
 
 def one_line(path: str, text: str) -> tuple[AptSource, ...]:
@@ -24,8 +26,10 @@ def one_line(path: str, text: str) -> tuple[AptSource, ...]:
             continue
         kind, bracket, uri, suite, tail = entry.groups()
         options: dict[str, str] = {}
-        for key, value in re.findall(r"([A-Za-z-]+)[+-]?=(\S*)", bracket or ""):
-            options[key.lower()] = value
+        for word in (bracket or "").split():
+            key, equals, value = word.partition("=")
+            if equals:
+                options[key.rstrip("+-").lower()] = value
         found.append(AptSource(
             path=path, deb822=False, types=(kind,), uris=(uri,), suites=(suite,), components=tuple(tail.split()),
             signed_by=options.get("signed-by", "").replace(",", " "),
@@ -60,7 +64,7 @@ def deb822(path: str, text: str) -> tuple[AptSource, ...]:
     """The entries of a `.sources` file. A key written into `Signed-By` itself is given whole."""
     found = []
     for fields in paragraphs(text):
-        types, uris, suites = (tuple(fields.get(key, "").split()) for key in ("types", "uris", "suites"))
+        types, uris, suites = (tuple(fields.get(key, "").split()[:_MOST]) for key in ("types", "uris", "suites"))
         if not types or not uris:
             continue
         signed = fields.get("signed-by", "").strip()

@@ -150,5 +150,5 @@ def toolkit(sections: Sections, programs: dict[str, str], packages: dict[str, Pa
         cdi_hook=programs.get("nvidia-cdi-hook", ""),
         version=told.group(1) if told else re.split(r"[-~]", packaged)[0],
         cdi_specs=specs,
-        no_cgroups=bool(re.search(r"^\s*no-cgroups\s*=\s*true\b", settings, re.MULTILINE)),
+        no_cgroups=bool(re.search(r"^[ \t]*no-cgroups[ \t]*=[ \t]*true\b", settings, re.MULTILINE)),
     )

@@ -83,7 +83,7 @@ def repo_file(path: str, text: str) -> tuple[RpmSource, ...]:
     reader = configparser.RawConfigParser(strict=False, empty_lines_in_values=False, allow_no_value=True, delimiters=("=",))
     try:
         reader.read_string(text.replace("\r", ""), path)
-    except configparser.Error:
+    except (configparser.Error, AttributeError):  # before Python 3.13 a line that goes on from a key without a value is the latter
         return ()
     found = []
     for name in reader.sections():
@@ -179,6 +179,6 @@ def lock_pids(sections: Sections) -> tuple[Lock, ...]:
     found = []
     for row in rows(get(sections, "lock_pids").text):
         parts = row.split(None, 2)
-        if len(parts) >= 2 and parts[1].isdigit() and len(parts[1]) < 10:
+        if len(parts) >= 2 and re.fullmatch(r"[0-9]{1,9}", parts[1]):
             found.append(Lock(parts[0], int(parts[1]), parts[2] if len(parts) == 3 else ""))
     return tuple(found)

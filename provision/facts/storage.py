@@ -9,7 +9,9 @@ from provision.facts.system import MountPoint
 from provision.facts.text import ABSENT, Sections, get, number, rows, words
 from provision.model import BlockDevice, Disk, PathFact
 
-_DF = re.compile(r".+?\s+(\d+|-)\s+(\d+|-)\s+(-?\d+|-)\s+(?:-?\d+%|-)\s+(/.*)\Z")
+# Every repetition is bounded, so that no line takes longer than its length.
+_GAP = r"[ \t]{1,60}"
+_DF = re.compile(rf"(?<=\S){_GAP}([0-9]{{1,20}}|-){_GAP}([0-9]{{1,20}}|-){_GAP}(-?[0-9]{{1,20}}|-){_GAP}(?:-?[0-9]{{1,20}}%|-){_GAP}(/.*)\Z")
 _KINDS = {"regular file": "file", "regular empty file": "file", "directory": "dir", "symbolic link": "link"}
 
 
@@ -32,7 +34,7 @@ def disks(sections: Sections, mounts: Iterable[MountPoint]) -> dict[str, Disk]:
 def _df(text: str) -> list[tuple[int | None, int | None, str]]:
     found = []
     for row in list(rows(text))[1:]:
-        parts = _DF.match(row.strip())
+        parts = _DF.search(row.strip())
         if parts:
             found.append((number(parts.group(1)), number(parts.group(3)), parts.group(4)))
     return found

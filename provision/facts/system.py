@@ -13,6 +13,8 @@ from provision.model import OsRelease, Unit
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)\Z", re.DOTALL)
 # Values that mean the same with and without a shell: no quote, escape or expansion inside.
 _PLAIN = re.compile(r"(?:\"([^\"'\\$`]*)\"|'([^']*)'|([^\s\"'\\$`#;&|<>()]*))\s*\Z")
+# No value of os-release comes near these; they bound what a broken file can cost.
+_LONGEST, _MOST_LINES = 8192, 16
 
 # Debian's architecture names to those of `uname -m`.
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "armhf": "armv7l", "armel": "armv7l", "i386": "i686", "ppc64el": "ppc64le",
@@ -41,6 +43,9 @@ def assignments(text: str) -> dict[str, str]:
             pending = ""
             continue
         key, raw = found.groups()
+        if len(raw) > _LONGEST:
+            pending = ""
+            continue
         plain = _PLAIN.match(raw)
         if plain:
             values[key] = plain.group(1) or plain.group(2) or plain.group(3) or ""
@@ -49,7 +54,7 @@ def assignments(text: str) -> dict[str, str]:
             parts = shlex.split(raw, comments=True)
         except ValueError:
             # An open quote: the value goes on, but not for ever in a broken file.
-            pending = joined if len(joined) < 4096 else ""
+            pending = joined if len(joined) < 4096 and joined.count("\n") < _MOST_LINES else ""
             continue
         pending = ""
         values[key] = parts[0] if parts else ""

@@ -62,7 +62,7 @@ def _driver(nvidia: Nvidia | None) -> str:
         if any(gpu.mig for gpu in nvidia.gpus):
             parts.append(f"MIG on: {listing(profiles) or 'no device'}")
     elif nvidia.smi_rc is not None:
-        last = nvidia.smi_text.strip().splitlines()
+        last = nvidia.smi_text[-4096:].strip().splitlines()
         parts.append(f"nvidia-smi failed ({nvidia.smi_rc}{': ' + line(last[-1], 160) if last else ''})")
     if nvidia.nouveau_loaded:
         parts.append("nouveau is loaded")

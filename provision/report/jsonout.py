@@ -115,7 +115,7 @@ def _value(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _value(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _value(part) for key, part in value.items()}
+        return {redact(str(key)): _value(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_value(part) for part in value]
     if isinstance(value, (set, frozenset)):

@@ -12,10 +12,14 @@ _ESCAPES = re.compile(
     "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
     "|\x1b[ -/]*[0-~]?"
 )
-# C0 without tab and newline, DEL, C1, the characters that reorder text (Unicode TR9), invisible ones that hide text, lone surrogates.
+# C0 without tab and newline, DEL, C1, the characters that reorder text (Unicode TR9), lone surrogates, and those that show nothing and so hide text or
+# make two texts look alike (Default_Ignorable_Code_Point, Unicode DerivedCoreProperties.txt; joiners for letters and emoji among them).
 _CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff\ud800-\udfff]"
 )
+# A letter with a pile of marks on it covers the lines above and below; no script needs more than a few.
+_PILES = re.compile("([\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{4})[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
 # The user part ends at the last @ of the authority. The second form is for a password with a raw slash in it, which is no valid URL but is
 # typed all the same; a port before the slash tells it from a path that holds an @.
 # Every repetition is bounded, so that hostile text costs no more than its length.
@@ -39,7 +43,7 @@ def block(text: str, limit: int = BLOCK) -> str:
     cut = len(text) > 4 * limit
     text = _ESCAPES.sub("", text[: 4 * limit].replace("\r\n", "\n"))
     text = "\n".join(part.rstrip("\r").rpartition("\r")[2] for part in text.split("\n")).replace("\t", "    ")
-    text = redact(_CONTROLS.sub("", text))
+    text = redact(_PILES.sub(r"\1", _CONTROLS.sub("", text)))
     return text[:limit] + "…" if cut or len(text) > limit else text
 
 
@@ -47,6 +51,11 @@ def line(text: object, limit: int = LINE) -> str:
     """One line, safe for a terminal: as `block`, with every run of white space made one space."""
     shown = " ".join(block(str(text), 4 * limit).split())
     return shown if len(shown) <= limit else shown[:limit] + "…"
+
+
+def visible(text: str) -> str:
+    """Text of any length whose lines and words stay as they are; what a terminal would act upon is written as an escape (`\\x1b`)."""
+    return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode("ascii"), text)
 
 
 def xml(text: str) -> str:

@@ -39,7 +39,7 @@ class Transport(Protocol):
         """Run `script` with the positional parameters `args`, as root where `sudo` is true and the user is not root already.
 
         `timeout` is in seconds, for the script alone. `on_output` gets standard output piece by piece as it comes, and must not take
-        long. `max_output` bounds both outputs together, in bytes. The environment has LC_ALL=C; whatever the login shell printed
+        long; what it got is not kept, so that a script may go on for days. `max_output` bounds what is kept, in bytes. The environment has LC_ALL=C; whatever the login shell printed
         before the script began is not part of the output.
 
         A non-zero exit code is a value. Raises Unreachable kinds where the wire broke (ConnectionLost: midway, and what ran may have

@@ -12,6 +12,8 @@ from provision.transport.shell import Call, Unwrap, not_started
 MAX_OUTPUT = 64 * 1024 * 1024
 # After the script has ended, something it left behind may still hold its output open. Wait this long without a byte, then go.
 LINGER_SECONDS = 1.0
+# What a login may print before the script begins: banners, lectures, rc files.
+MAX_NOISE = 4 * 1024 * 1024
 
 
 class RunResult(NamedTuple):
@@ -21,6 +23,17 @@ class RunResult(NamedTuple):
     out: bytes
     err: bytes
     seconds: float
+
+    @property
+    def last_words(self) -> str:
+        """The last line of standard error, at most 300 characters of it; "" if nothing was said there."""
+        return last_line(self.err)
+
+
+def last_line(data: bytes) -> str:
+    """The last line of a text that says something, at most 300 characters of it. However long the text, only its end is looked at."""
+    said = data[-4096:].decode("utf-8", "replace").strip().splitlines()
+    return said[-1].strip()[:300] if said else ""
 
 
 class Collector:
@@ -33,12 +46,13 @@ class Collector:
         self._unwrap = (Unwrap(call.mark), Unwrap(call.mark))
         self._kept: tuple[list[bytes], list[bytes]] = ([], [])
         self._size = 0
+        self._noise = 0
         self._began = time.monotonic()
         self._last = self._began
 
     def out(self, chunk: bytes) -> None:
         """A chunk of standard output. Raises OutputTooLarge."""
-        kept = self._take(0, chunk)
+        kept = self._take(0, chunk, keep=self._on_output is None)
         if kept and self._on_output is not None:
             self._on_output(kept)
 
@@ -46,10 +60,17 @@ class Collector:
         """A chunk of standard error. Raises OutputTooLarge."""
         self._take(1, chunk)
 
-    def _take(self, stream: int, chunk: bytes) -> bytes:
+    def _take(self, stream: int, chunk: bytes, keep: bool = True) -> bytes:
         self._last = time.monotonic()
         kept = self._unwrap[stream].feed(chunk)
-        if kept:
+        if not self._unwrap[stream].started:
+            self._noise += len(chunk)
+            if self._noise > MAX_NOISE:
+                raise errors.OutputTooLarge(
+                    f"{self._where}: the login printed more than {MAX_NOISE} bytes before the script began, and was stopped.",
+                    "Look at what the account's shell prints when it starts (~/.profile, ~/.bashrc, a forced command).",
+                )
+        if kept and keep:
             self._kept[stream].append(kept)
             self._size += len(kept)
             if self._size > self._max:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import fnmatch
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -34,7 +34,7 @@ def refusal(blob: bytes, known: list[KnownKey], host: str, now: float) -> str:
         certificate = _parse(blob)
         authority = _bytes_of(certificate.signature_key())
         certificate.verify_cert_signature()
-    except (ValueError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return "its certificate cannot be read or its signature is wrong"
     if any(key.marker == "revoked" and key.blob in (authority, _bytes_of(certificate.public_key())) for key in known):
         return "its certificate or the authority is revoked"
@@ -51,7 +51,10 @@ def refusal(blob: bytes, known: list[KnownKey], host: str, now: float) -> str:
 
 
 def _parse(blob: bytes) -> SSHCertificate:
-    parsed = load_ssh_public_identity(kind_of(blob).encode() + b" " + base64.b64encode(blob))
+    try:
+        parsed = load_ssh_public_identity(kind_of(blob).encode() + b" " + base64.b64encode(blob))
+    except (UnsupportedAlgorithm, TypeError, OverflowError) as problem:  # what the server sent decides which of them it is
+        raise ValueError(str(problem)) from problem
     if not isinstance(parsed, SSHCertificate):
         raise ValueError("not a certificate")
     return parsed

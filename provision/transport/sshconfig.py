@@ -24,6 +24,7 @@ from provision.transport.target import Target
 
 SYSTEM_CONFIG = "/etc/ssh/ssh_config"
 _MAX_INCLUDES = 16  # as in OpenSSH
+_MAX_CHARACTERS = 4 << 20
 _ACCUMULATE = ("identityfile", "certificatefile")
 _MATCH_WITH_VALUE = ("host", "originalhost", "user", "localuser", "exec")
 _LINE = re.compile(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
@@ -137,12 +138,19 @@ def _refuse_canonicalization(answer: Lookup) -> None:
     if (
         wanted
         and answer.values.get("canonicaldomains")
-        and answer.original_host.count(".") <= int(answer.first("canonicalizemaxdots") or 1)
+        and answer.original_host.count(".") <= _dots(answer)
     ):
         raise SshConfigError(
             f"ssh_config asks for CanonicalizeHostname for {answer.original_host}, which is not supported here.",
             "Name the host in full, or with a HostName line in ssh_config.",
         )
+
+
+def _dots(answer: Lookup) -> int:
+    text = answer.first("canonicalizemaxdots") or "1"
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise SshConfigError(f"ssh_config gives CanonicalizeMaxDots {text!r} for {answer.original_host}.", "It must be a number.")
+    return int(text)
 
 
 class _File:
@@ -157,16 +165,22 @@ class _File:
     def read(self) -> None:
         try:
             with open(self.path, encoding="utf-8", errors="surrogateescape") as file:
-                lines = file.read().split("\n")
+                text = file.read(_MAX_CHARACTERS + 1)
+        except ValueError as problem:
+            raise SshConfigError(f"{self.path!r} is no path of an ssh_config file: {problem}.", "Name another with -F.") from problem
         except OSError as problem:
             raise SshConfigError(
                 f"The ssh_config file {self.path} cannot be read: {problem.strerror}.", "Name another with -F."
             ) from problem
-        for number, line in enumerate(lines, 1):
+        if len(text) > _MAX_CHARACTERS:
+            raise SshConfigError(
+                f"The ssh_config file {self.path} is larger than {_MAX_CHARACTERS >> 20} MiB.", "Is this the right file? Name another with -F."
+            )
+        for number, line in enumerate(text.split("\n"), 1):
             self.where = f"{self.path}:{number}"
-            text = line.strip()
-            if text and not text.startswith("#"):
-                self._line(text)
+            stripped = line.strip()
+            if stripped and not stripped.startswith("#"):
+                self._line(stripped)
 
     def _line(self, text: str) -> None:
         parts = _LINE.match(text)
@@ -189,8 +203,8 @@ class _File:
             self._set(keyword, words)
 
     def _words(self, rest: str) -> Iterator[str]:
-        at = 0
-        while rest[at:].strip():
+        at, rest = 0, rest.rstrip()
+        while at < len(rest):
             word = _WORD.match(rest, at)
             if not word:
                 raise SshConfigError(f"{self.where}: unbalanced quotes.", "Close them.")
