@@ -237,6 +237,7 @@ class Facts:
     os: OsRelease
     live: bool = True
     kernel: str | None = None
+    kernels: Mapping[str, bool] | None = None  # the installed ones, and whether each has an nvidia module
     uid: int | None = None
     boot_id: str | None = None
     host_time: int | None = None
@@ -421,11 +422,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing verify looked at: state ok, failed or skipped, with its evidence."""
+    """One thing verify looked at: state ok, failed or skipped, with its evidence, and what to do where it failed."""
 
     id: str
     state: str
     evidence: str
+    fix: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ LOCK_WAIT = 600
 REBOOT_NOW, REBOOT_NEEDED = 75, 76
 """Exit codes of a stage: it ends at a planned reboot; or something in it turned out to need one."""
 
+REQUESTS = ("cdi", "gpus", "runtime")
+"""The ways in which a container asks for GPUs."""
+
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*(:[a-z0-9-]+)?", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9.+:~-]+\*?|\*", re.ASCII)
 _APT = ("others", "apt")
@@ -123,14 +126,26 @@ _ROLLBACK = (
 )
 
 
-def smoke_script(smoke: actions.Smoke, *, write_proof: bool = False) -> Sh:
+def smoke_script(
+    smoke: actions.Smoke, *, write_proof: bool = False, paths: Sequence[str] = (), reload: Sequence[str] = (), workload: str = ""
+) -> Sh:
     """A script for `verify`: prints `check<TAB>id<TAB>ok|failed<TAB>evidence` lines; exits 0 when all are ok, 1 otherwise.
 
+    `paths` are further ways to ask for GPUs that must work (gpus, runtime, cdi); `reload` those in which a running container must keep them
+    through `systemctl daemon-reload`; `workload` an image whose own command computes on a GPU.
     It changes nothing but the image it makes or pulls and, with `write_proof`, the proof in `/var/lib/mlhost`.
     """
+    for request in (*paths, *reload):
+        if request not in REQUESTS:
+            raise RenderError(f"{request!r} is no way to ask for GPUs.", "Use cdi, gpus or runtime.")
+    lines = [Sh(f"{shtext.call('verify', 'yes' if write_proof else 'no', *_smoke_words(smoke))} || return 1"), Sh("verify_rc=0")]
+    more = [shtext.call("verify_paths", *paths)] if paths else []
+    more += [shtext.call("verify_reload", *reload)] if reload else []
+    more += [shtext.call("verify_workload", shtext.word(workload, "image"), smoke.request)] if workload else []
+    lines += [*(Sh(f"{call} || verify_rc=1") for call in more), Sh('return "$verify_rc"')]
     prelude = "\n".join(shtext.fragment(name) for name in ("prelude.sh", "actions/smoke.sh", "actions/verify.sh"))
     return template(
-        "verify.sh.j2", prelude=Sh(prelude), smoke=shtext.call("verify", "yes" if write_proof else "no", *_smoke_words(smoke))
+        "verify.sh.j2", prelude=Sh(prelude), smoke=Sh("\n    ".join(lines))
     )
 
 
@@ -326,7 +341,7 @@ def _wanted(value: bool | None) -> str:
 
 def _smoke_words(smoke: actions.Smoke) -> list[object]:
     image = smoke.image if smoke.image == "embedded" or not smoke.registry else f"{smoke.registry}/{smoke.image}"
-    if smoke.request not in ("", "cdi", "gpus", "runtime"):
+    if smoke.request and smoke.request not in REQUESTS:
         raise RenderError(f"{smoke.request!r} is no way to ask for GPUs.", "Use cdi, gpus or runtime.")
     return [shtext.word(image, "image"), int(smoke.gpus), smoke.request]
 

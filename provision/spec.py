@@ -143,6 +143,11 @@ class SmokeSpec:
         "text",
         "`embedded`: a small image made on the host, no registry needed; or an image reference, best by digest.",
     )
+    workload: str = _key(
+        "",
+        "text",
+        "The image that `mlhost verify --deep` runs: its own command must compute on a GPU and end with 0. Empty takes one of NVIDIA's samples that fits the driver.",
+    )
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,9 @@ def _command(facts: Facts, action: actions.Command) -> Facts:
     if "subscription-manager" in action.change:
         name = action.change.partition("--enable=")[2]
         return replace(facts, rpm_sources=tuple(replace(s, enabled=True) if s.id == name else s for s in facts.rpm_sources))
+    if "create-device-nodes" in action.change:
+        nodes = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/nvidia-uvm")
+        return replace(facts, nvidia=replace(facts.nvidia, device_nodes=nodes) if facts.nvidia else None)
     if "cdi" in action.change:
         driver = facts.nvidia.driver_version if facts.nvidia else ""
         return replace(facts, toolkit=replace(facts.toolkit, cdi_specs={"/var/run/cdi/nvidia.yaml": driver}))

@@ -16,7 +16,7 @@ LAYERS = (
     ("openpgp", "rows", "spec", "watched", "daemonjson", "capture"),
     ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),
     ("steps",),
-    ("plan",),
+    ("plan", "layers"),
     ("render", "render_rpm", "journal", "report", "keys", "reach", "imageconfig"),
     ("transport", "progress"),
     ("follow", "reboot", "look"),
@@ -27,7 +27,7 @@ LAYERS = (
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "render", "render_rpm", "shtext", "journal")
+PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal")
 
 
 def unit(path: Path) -> str:

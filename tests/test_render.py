@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,6 +201,7 @@ def test_every_kind_renders_to_a_script_that_shellcheck_accepts(tmp_path: Path) 
     texts = [
         script(*ALL_KINDS, mount, own, actions.File("/etc/hostile", HOSTILE), actions.Reboot("a kernel")),
         render.smoke_script(actions.Smoke("embedded", 1, "gpus")),
+        render.smoke_script(actions.Smoke("embedded", 1, "cdi"), paths=("gpus", "runtime"), reload=("cdi",), workload="a/b:c"),
         render.rollback("h", run_id="b", runs=["run-1"]),
         script(),
         script(mount),
@@ -810,8 +812,8 @@ def test_a_named_image_is_pulled_and_its_digest_kept(host: Host) -> None:
     assert "the image other:1 cannot be pulled: Error response from daemon: stub has no registry" in host.detail()
 
 
-def verify(host: Host, smoke: actions.Smoke) -> tuple[int, list[list[str]]]:
-    (host.folder / "verify.sh").write_text(render.smoke_script(smoke))
+def verify(host: Host, smoke: actions.Smoke, **more: Any) -> tuple[int, list[list[str]]]:
+    (host.folder / "verify.sh").write_text(render.smoke_script(smoke, **more))
     env = {"PATH": host.path, "STUB": str(host.stub), "MLHOST_ROOT": str(host.root), "TMPDIR": str(host.folder)}
     done = subprocess.run([*host.shell, str(host.folder / "verify.sh")], env=env, capture_output=True, text=True, check=False)
     return done.returncode, [line.split("\t") for line in done.stdout.splitlines()]
@@ -837,6 +839,39 @@ def test_verify_names_the_layer_that_is_broken(host: Host) -> None:
     host.knows("gpus.inside", "")
     code, lines = verify(host, actions.Smoke("embedded", 1, "cdi"))
     assert (code, lines[-1][:3]) == (1, ["check", "container", "failed"])
+
+
+def test_verify_asks_in_every_way_and_names_the_one_that_fails(host: Host) -> None:
+    with_docker(host, "GPU-1")
+    code, lines = verify(host, actions.Smoke("embedded", 1, "cdi"), paths=("gpus", "runtime"))
+    assert code == 0
+    assert [line[1:3] for line in lines[2:]] == [["container", "ok"], ["container-gpus", "ok"], ["container-runtime", "ok"]]
+    runs = [call for call in host.calls("docker") if "<run>" in call]
+    assert "<--gpus> <all>" in runs[1]
+    assert "<--runtime=nvidia>" in runs[2]
+
+
+def test_verify_shows_whether_a_running_container_outlives_a_reload_of_systemd(host: Host) -> None:
+    with_docker(host, "GPU-1", "GPU-2")
+    code, lines = verify(host, actions.Smoke("embedded", 2, "cdi"), reload=("cdi",))
+    assert (code, lines[-1][1:3]) == (0, ["reload-cdi", "ok"])
+    host.knows("gpus.reloaded", "Failed to initialize NVML: Unknown Error\n")
+    (host.stub / "reloaded").unlink()
+    code, lines = verify(host, actions.Smoke("embedded", 2, "cdi"), reload=("cdi", "gpus"))
+    assert (code, [line[1:3] for line in lines[-2:]]) == (1, [["reload-cdi", "failed"], ["reload-gpus", "failed"]])
+    assert "has lost its GPUs after systemctl daemon-reload: Failed to initialize NVML: Unknown Error" in lines[-2][3]
+    assert [call for call in host.calls("docker") if "<rm> <-f> <mlhost-reload-" in call], "no container is left behind"
+
+
+def test_verify_runs_a_program_on_a_gpu_when_asked_to(host: Host) -> None:
+    with_docker(host, "GPU-1")
+    host.knows("workload", "Test PASSED\nDone\n")
+    code, lines = verify(host, actions.Smoke("embedded", 1, "cdi"), workload="nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0")
+    assert (code, lines[-1][1:3]) == (0, ["workload", "ok"])
+    assert "Test PASSED" in lines[-1][3]
+    (host.stub / "workload").unlink()
+    code, lines = verify(host, actions.Smoke("embedded", 1, "cdi"), workload="nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0")
+    assert (code, lines[-1][1:3]) == (1, ["workload", "failed"])
 
 
 @pytest.mark.docker

@@ -164,11 +164,37 @@ class TestAGpuHostWithDoubles:
         written = json.loads(gpu_host.run("cat /etc/docker/daemon.json").out)
         assert written["runtimes"] == {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}
 
+    def test_the_device_nodes_are_there_with_links_that_systemd_finds(self, gpu_host: NsHost) -> None:
+        shown = gpu_host.run("ls /dev/nvidia*; readlink -f /dev/char/1:11; cat /etc/udev/rules.d/71-mlhost-nvidia.rules", user="root").out
+        assert shown.split()[:4] == ["/dev/nvidia-uvm", "/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl"]
+        assert shown.split()[4].startswith("/dev/nvidia"), "the doubles' nodes are all of one number"
+        assert "create-dev-char-symlinks --create-all" in shown
+
+    def test_verify_judges_every_layer_and_every_way_to_the_gpus(self, gpu_host: NsHost, fresh: Fresh) -> None:
+        ran = mlhost("verify", gpu_host, "--reload", "--format", "json", settings=fresh.settings())
+        checks = {check["id"]: check for check in json.loads(ran.out)["hosts"][0]["checks"]}
+        assert ran.code == 0, str(ran)
+        fine = ("system", "disk", "gpu-bus", "device-nodes", "nvidia-smi", "docker", "runtime", "cdi", "container", "container-gpus", "container-runtime")
+        assert {name: checks[name]["state"] for name in fine} == dict.fromkeys(fine, "ok")
+        assert checks["reload-cdi"]["state"] == "ok", checks["reload-cdi"]
+
+    def test_a_container_without_the_device_in_its_cgroup_is_told_from_one_that_has_it(self, gpu_host: NsHost) -> None:
+        """The double of nvidia-smi fails where the kernel forbids the node, so that the check above could fail."""
+        image = "$(docker images -q --filter label=mlhost.smoke | head -1)"
+        bare = f"docker run --rm --network=none -v /usr/bin/nvidia-smi:/usr/bin/nvidia-smi -v /dev/nvidiactl:/dev/nvidiactl {image} nvidia-smi -L"
+        denied = gpu_host.run(bare, user="root", check=False)
+        assert denied.code == 255
+        assert "Failed to initialize NVML: Unknown Error" in denied.out
+
+    def test_a_monitor_gets_its_line_and_its_exit_code(self, gpu_host: NsHost, fresh: Fresh) -> None:
+        ran = mlhost("verify", gpu_host, "--format", "nagios", settings=fresh.settings())
+        assert (ran.code, ran.out.splitlines()[0]) == (0, "MLHOST OK - 1 host proved | broken=0;;0 hosts=1"), str(ran)
+
     def test_a_gpu_that_docker_does_not_see_breaks_the_proof(self, gpu_host: NsHost, fresh: Fresh) -> None:
         gpu_host.run("mv /var/run/cdi/nvidia.yaml /root/", user="root")
         ran = mlhost("verify", gpu_host, settings=fresh.settings())
         assert ran.code == 7, str(ran)
-        assert "toolkit/cdi" in ran.out + ran.err
+        assert "no CDI spec describes the GPUs" in " ".join((ran.out + ran.err).split())
 
 
 def install_driver_by_hand(host: NsHost, fresh: Fresh) -> None:

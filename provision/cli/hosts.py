@@ -135,6 +135,10 @@ def print_reports(reports: Sequence[HostReport], output: Output) -> None:
         from provision.report.junit import junit_xml
 
         write(junit_xml(reports), output)
+    elif output.format in ("nagios", "prometheus"):
+        from provision.report import monitoring
+
+        write(monitoring.nagios(reports) if output.format == "nagios" else monitoring.prometheus(reports), output)
     else:
         from provision.report.text import fleet_summary_text, host_report_text
 

@@ -21,24 +21,39 @@ Examples:
   mlhost verify                                  this machine
   mlhost verify root@gpu-7 root@gpu-8
   mlhost verify --format junit --out report.xml gpu-7
+  mlhost verify --reload --reboot gpu-7          also whether it lasts
+  mlhost verify --format nagios                  one line and Nagios's exit code, for a monitor
 
 \b
 Exit codes: 0 proved, 7 not what the playbook says, 1 failed, 2 wrong usage or playbook, 4 unreachable,
 5 unsupported. For several hosts that of the host worst off, in the order 1, 7, 2, 4, 5, 0.
+With --format nagios: 0 OK, 2 CRITICAL (a layer is broken), 3 UNKNOWN (could not look).
 """)
 @targets_argument
 @playbook_options
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop a check that takes longer than this.")
+@click.option("--reload", is_flag=True, help="Also prove that running containers keep their GPUs through `systemctl daemon-reload`, which this runs.")
+@click.option("--reboot", is_flag=True, help="Also reboot each host and prove it again. Not for the machine that this runs on.")
+@click.option("--deep", is_flag=True, help="Also run a program that computes on a GPU; its image is pulled (`smoke.workload`).")
 @connection_options
-@output_options("text", "json", "junit")
+@output_options("text", "json", "junit", "nagios", "prometheus")
 @click.pass_context
 def command(
-    ctx: click.Context, *, targets: tuple[str, ...], desired: Playbook, connection: Connection, output: Output, timeout: float | None
+    ctx: click.Context,
+    *,
+    targets: tuple[str, ...],
+    desired: Playbook,
+    connection: Connection,
+    output: Output,
+    timeout: float | None,
+    reload: bool,
+    reboot: bool,
+    deep: bool,
 ) -> int:
-    """Prove that machines are what the playbook says. Changes nothing.
+    """Prove that machines are what the playbook says, layer by layer. Changes nothing unless asked to.
 
-    It looks at everything the plan would look at, then runs the smoke container: with GPUs, `nvidia-smi` in it must see exactly the GPUs that
-    the host and the PCI bus have.
+    It looks at every layer from the machine up to Docker, then runs containers: with GPUs, `nvidia-smi` in them must see exactly the GPUs that
+    the host and the PCI bus have, however they are asked for. The first broken layer is named; those above it often only suffer from it.
     """
     from provision.cli.ahead import ahead, look_ahead
     from provision.cli.output import check_out
@@ -55,6 +70,12 @@ def command(
 
     catalog = load_catalog()
     options = run.RunOptions(timeout=timeout, steps=steps, first=first)
-    return report_hosts(
-        ctx, targets, connection, output, lambda transport, progress, _ask: prove.verify(transport, loaded, catalog, options, progress), opened
+    depth = prove.Depth(reload, reboot, deep)
+    code = report_hosts(
+        ctx, targets, connection, output, lambda transport, progress, _ask: prove.verify(transport, loaded, catalog, options, progress, depth), opened
     )
+    if output.format == "nagios":
+        from provision.report.monitoring import nagios_code
+
+        return nagios_code(code)
+    return code

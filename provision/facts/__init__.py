@@ -50,6 +50,7 @@ def parse(sections: Sections, host: str = "") -> Facts:
         os=os,
         live=live,
         kernel=kernel,
+        kernels=system.kernels(sections),
         uid=number(line(sections, "uid")),
         boot_id=boot_id,
         host_time=number(line(sections, "time")),

@@ -166,3 +166,11 @@ def instance(sections: Sections) -> dict[str, str]:
     """`type`, `region` and `zone` as the cloud's metadata service tells them; empty where it was not or could not be asked."""
     told = pairs(get(sections, "metadata").text)
     return {key: told[key] for key in ("type", "region", "zone") if re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", told.get(key, ""))}
+
+
+def kernels(sections: Sections) -> dict[str, bool] | None:
+    """The installed kernels and whether each has an nvidia module; None where the probe did not look."""
+    section = get(sections, "kernels")
+    if "kernels" not in sections or section.rc != 0:
+        return None
+    return {words[0]: len(words) > 1 and words[1] == "nvidia" for words in map(str.split, rows(section.text)) if words}

@@ -341,6 +341,29 @@ nodes() {
     emit device_nodes 0 "$TEXT"
 }
 
+# kernels: every kernel that could be booted, and `nvidia` where its modules have NVIDIA's. One grep for all of them, only where there is a GPU.
+kernels() {
+    TEXT='' lists=''
+    at /lib/modules || return 0
+    folder=$R
+    for entry in "$folder"/*/modules.dep; do
+        [ -f "$entry" ] || continue
+        V=${entry%/modules.dep} V=${V##*/}
+        at "/boot/vmlinuz-$V" || continue
+        if [ -e "$R" ] || [ -e "$folder/$V/vmlinuz" ]; then lists="$lists$entry$NL"; fi
+    done
+    [ -n "$lists" ] || return 0
+    IFS=$NL
+    # shellcheck disable=SC2086 # split on purpose: one path a line
+    with=$(grep -l -E '(^|/)nvidia(-current)?[.]ko' $lists)
+    for entry in $lists; do
+        V=${entry%/modules.dep} V=${V##*/}
+        case $NL$with$NL in *"$NL$entry$NL"*) TEXT="$TEXT$V nvidia$NL" ;; *) TEXT="$TEXT$V$NL" ;; esac
+    done
+    IFS=' '"$TAB$NL"
+    emit kernels 0 "$TEXT"
+}
+
 libraries() {
     TEXT=''
     for folder in /usr/lib/x86_64-linux-gnu /usr/lib/aarch64-linux-gnu /usr/lib64 /usr/lib/x86_64-linux-gnu/nvidia/current \
@@ -783,6 +806,7 @@ quick() {
     one nvidia_loaded /sys/module/nvidia/version
     container
     secure_boot
+    [ -z "$GPU" ] || kernels
     libraries
     keys
     journal

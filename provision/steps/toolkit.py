@@ -7,7 +7,7 @@ from typing import Any
 from provision.actions import Command, Package, Packages
 from provision.model import CHANGE, Decision, Facts, Item, Notice, Problem
 from provision.rows import Repository
-from provision.steps import PACKAGES, SERVICES, Context, Result, daemon, refused, repository, settled
+from provision.steps import PACKAGES, SERVICES, Context, Result, daemon, nodes, refused, repository, settled
 from provision.steps.driver import Driver
 from provision.steps.engine import Engine, numbers, satisfies, there, upstream
 
@@ -127,7 +127,7 @@ def _kept(ctx: Context, engine: Engine | None, have: str, vendor: Repository | N
         notices.append(Notice("toolkit/no-cgroups", text))
     details = _details(have, PACKAGES_AT_ONE_VERSION if there(ctx.facts, STEP_PACKAGE) else (), vendor if source else None)
     return Result(
-        (*items, *_cdi(ctx, engine)),
+        (*items, *nodes.decide(ctx), *_cdi(ctx, engine)),
         {STEP: Decision("keep", why, details)},
         notices=tuple(notices),
         daemon=_daemon(ctx, engine),
@@ -171,6 +171,7 @@ def _installed(ctx: Context, engine: Engine | None, why: str, vendor: Repository
             Packages(packages, remove),
             phase=PACKAGES,
         ),
+        *nodes.decide(ctx),
         *_cdi(ctx, engine),
     )
     action = "refuse" if problems else "install"

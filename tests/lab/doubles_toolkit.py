@@ -44,6 +44,16 @@ devices() {{
     printf 'containerEdits:\\n  env: ["NVIDIA_VISIBLE_DEVICES=void"]\\n  mounts:\\n'
     printf '    - hostPath: /usr/bin/nvidia-smi\\n      containerPath: /usr/bin/nvidia-smi\\n'
     printf '      options: [ro, nosuid, nodev, bind]\\n'
+    for node in /dev/nvidiactl /dev/nvidia-uvm /dev/nvidia[0-9]*; do
+        [ -c "$node" ] || continue
+        [ "$node" != /dev/nvidiactl ] || printf '  deviceNodes:\\n'
+        printf '    - path: %s\\n' "$node"
+    done
+}}
+nodes() {{ # character device 1:11, which is no GPU and which no container may open unless it is told so
+    for node in nvidiactl nvidia-uvm $(nvidia-smi -L | sed -n 's/^GPU \\([0-9]*\\):.*/nvidia\\1/p'); do
+        [ -e "/dev/$node" ] || mknod -m 666 "/dev/$node" c 1 11 || exit 1
+    done
 }}
 listing() {{
     names=$(sed -n 's/^  - name: *"*\\([^"]*\\)"*$/nvidia.com\\/gpu=\\1/p' /etc/cdi/nvidia.yaml "$spec" 2>/dev/null)
@@ -69,6 +79,8 @@ case "$1 $2" in
 "--version "*|"-v "*) printf 'NVIDIA Container Toolkit CLI version {version}\\ncommit: 0000000 (test double)\\n' ;;
 "cdi generate") shift 2; generate "$@" ;;
 "cdi list") listing ;;
+"system create-device-nodes") nodes ;;
+"system create-dev-char-symlinks") : ;;
 "runtime configure") shift 2; configure "$@" ;;
 "config "*|"--quiet config") : ;;
 *) echo "nvidia-ctk: the test double does not know: $*" >&2; exit 1 ;;

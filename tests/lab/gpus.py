@@ -42,6 +42,11 @@ SMI = """#!/bin/sh
 driver='{driver}'
 gpus='{gpus}'
 {check}
+# As the real one where the device cgroup forbids what it needs.
+if [ -e /dev/nvidiactl ] && ! (: >/dev/nvidiactl) 2>/dev/null; then
+    echo 'Failed to initialize NVML: Unknown Error'
+    exit 255
+fi
 value() {{ # FIELD, of the GPU in the variables below
     case "$1" in
     index) v=$index ;;

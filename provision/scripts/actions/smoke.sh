@@ -81,15 +81,21 @@ smoke_image() { # IMAGE: sets SMOKE_IMAGE, fetched if it is not there
     bounded 1800 docker pull -q "$1" >"$WORK/smoke.out" 2>&1 || smoke_why "the image $1 cannot be pulled"
 }
 
-smoke_container() { # REQUEST(cdi|gpus|runtime|"") COMMAND...: what it printed is in smoke.out
-    smoke_request=$1
+smoke_arguments() { # REQUEST(cdi|gpus|runtime|""): sets SMOKE_ARGUMENTS to how docker run asks for all GPUs this way
+    case $1 in
+        cdi) SMOKE_ARGUMENTS='--device nvidia.com/gpu=all' ;;
+        gpus) SMOKE_ARGUMENTS='--gpus all' ;;
+        runtime) SMOKE_ARGUMENTS='--runtime=nvidia -e NVIDIA_VISIBLE_DEVICES=all' ;;
+        *) SMOKE_ARGUMENTS='' ;;
+    esac
+}
+
+smoke_container() { # REQUEST COMMAND...: what it printed is in smoke.out
+    smoke_arguments "$1"
     shift
     set -- "$SMOKE_IMAGE" "$@"
-    case $smoke_request in
-        cdi) set -- --device nvidia.com/gpu=all "$@" ;;
-        gpus) set -- --gpus all "$@" ;;
-        runtime) set -- --runtime=nvidia -e NVIDIA_VISIBLE_DEVICES=all "$@" ;;
-    esac
+    # shellcheck disable=SC2086 # the arguments are ours and hold no blanks
+    set -- $SMOKE_ARGUMENTS "$@"
     bounded 180 docker run --rm --network=none --pull=never --name "mlhost-smoke-$$" "$@" >"$WORK/smoke.out" 2>"$WORK/smoke.err" && return 0
     smoke_rc=$?
     cat "$WORK/smoke.err" >>"$WORK/smoke.out"
