@@ -63,3 +63,14 @@ def mlhost(
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def specs(host: Host, folder: Path, **environ: str) -> Ran:
+    """The shipped specs against a lab host, as a team's CI would run them: `pytest --pyargs provision.specs --hosts=ssh://... --sudo`."""
+    config = folder / "ssh_config"
+    config.write_text(f"Host *\n  UserKnownHostsFile {host.ssh.known_hosts}\n  IdentityFile {lab_keys().client}\n  IdentitiesOnly yes\n")
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(folder), "--pyargs", "provision.specs"]
+    line += [f"--hosts=ssh://admin@{host.ssh.host}:{host.ssh.port}", f"--ssh-config={config}", "--sudo"]
+    env = {**environment(), **environ}
+    done = subprocess.run(line, capture_output=True, text=True, env=env, cwd=CHECKOUT, timeout=280, check=False)
+    return Ran(done.returncode, done.stdout, done.stderr)

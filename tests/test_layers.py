@@ -23,6 +23,7 @@ LAYERS = (
     ("run",),
     ("prove", "status"),
     ("library", "cli"),
+    ("specs",),
     ("bootstrap", "__main__", "refresh", "support_docs", "vendors"),
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
@@ -82,3 +83,8 @@ def test_what_decides_touches_nothing(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PROVISION)))
 def test_no_module_is_longer_than_four_hundred_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 450
+
+
+def test_the_shipped_specs_know_nothing_of_what_they_judge() -> None:
+    for path in (PROVISION / "specs").glob("*.py"):
+        assert not any(name.startswith("provision") for name in imports(path)), path.name

@@ -16,7 +16,7 @@ import pytest
 from tests.fresh import LAB, Fresh
 from tests.lab.gpus import A10G, TWO_A10G, show_on_pci
 from tests.lab.nshost import NsHost
-from tests.program import environment, mlhost, words
+from tests.program import environment, mlhost, specs, words
 
 pytestmark = pytest.mark.host
 
@@ -127,7 +127,6 @@ class TestADockerHostFromDockersOwnRepository:
         assert host.run("cat /etc/docker/daemon.json").out == "{ // mine\n}"
         host.run("cp /root/good.json /etc/docker/daemon.json; systemctl restart docker", user="root")
 
-
     def test_another_engine_takes_its_place_only_with_consent(self, host: NsHost, fresh: Fresh) -> None:
         settings = [*fresh.settings(), "docker.source=distro"]
         refused = mlhost("setup", host, settings=settings)
@@ -139,6 +138,13 @@ class TestADockerHostFromDockersOwnRepository:
         assert ran.code == 0, str(ran)
         assert host.run("dpkg-query -W -f '${db:Status-Status}' docker.io").out == "installed"
         assert host.run("dpkg-query -W -f '${db:Status-Status}' docker-ce", check=False).out != "installed"
+
+    def test_verify_proves_that_it_outlives_a_reboot(self, host: NsHost, fresh: Fresh) -> None:
+        before = host.run("cat /proc/sys/kernel/random/boot_id").out
+        ran = mlhost("verify", host, "--reboot", settings=fresh.settings())
+        assert ran.code == 0, str(ran)
+        assert "nothing that was right before is broken" in " ".join(ran.out.split())
+        assert host.run("cat /proc/sys/kernel/random/boot_id").out != before
 
 
 class TestAGpuHostWithDoubles:
@@ -186,6 +192,11 @@ class TestAGpuHostWithDoubles:
         assert denied.code == 255
         assert "Failed to initialize NVML: Unknown Error" in denied.out
 
+    def test_the_shipped_specs_agree(self, gpu_host: NsHost, tmp_path: Path) -> None:
+        ran = specs(gpu_host, tmp_path, MLHOST_SPEC_GPUS="2", MLHOST_SPEC_RELOAD="1")
+        assert ran.code == 0, str(ran)
+        assert int(ran.out.split(" passed")[0].split()[-1]) >= 18, ran.out
+
     def test_a_monitor_gets_its_line_and_its_exit_code(self, gpu_host: NsHost, fresh: Fresh) -> None:
         ran = mlhost("verify", gpu_host, "--format", "nagios", settings=fresh.settings())
         assert (ran.code, ran.out.splitlines()[0]) == (0, "MLHOST OK - 1 host proved | broken=0;;0 hosts=1"), str(ran)
@@ -195,6 +206,11 @@ class TestAGpuHostWithDoubles:
         ran = mlhost("verify", gpu_host, settings=fresh.settings())
         assert ran.code == 7, str(ran)
         assert "no CDI spec describes the GPUs" in " ".join((ran.out + ran.err).split())
+
+    def test_the_shipped_specs_see_it_too(self, gpu_host: NsHost, tmp_path: Path) -> None:
+        ran = specs(gpu_host, tmp_path, MLHOST_SPEC_GPUS="2")
+        assert ran.code == 1, str(ran)
+        assert "test_a_container_sees_exactly_the_hosts_gpus[" in ran.out
 
 
 def install_driver_by_hand(host: NsHost, fresh: Fresh) -> None:
