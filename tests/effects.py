@@ -151,9 +151,22 @@ def _module(facts: Facts, action: actions.KernelModule) -> Facts:
     assert facts.nvidia is not None
     installed = facts.packages or {}
     is_open = any("open" in name for name, p in installed.items() if p.installed and ("nvidia" in name or name == "cuda-open"))
-    return working(
-        replace(facts, nvidia=replace(facts.nvidia, nouveau_loaded=False)), facts.nvidia.on_disk or "550.163.01", is_open
-    )
+    by_runfile = facts.nvidia.installed_by_runfile
+    is_open = facts.nvidia.on_disk_license == LICENSES["open"] if by_runfile else is_open
+    return working(facts, facts.nvidia.on_disk or "550.163.01", is_open, installed_by_runfile=by_runfile)
+
+
+def _runfile(facts: Facts, action: actions.Runfile) -> Facts:
+    assert facts.nvidia is not None
+    assert facts.installed("dkms")
+    assert not facts.nvidia.nouveau_loaded or facts.paths["/etc/modprobe.d/mlhost-nouveau.conf"].kind == "file", "nouveau would come back"
+    flavor = "open" if "--kernel-module-type=open" in action.options else "proprietary"
+    registered = PathFact("/var/lib/dkms/nvidia", "dir", "0755", "root:root")
+    nvidia = replace(facts.nvidia, on_disk=action.version, on_disk_license=LICENSES[flavor], installed_by_runfile=True)
+    return replace(facts, nvidia=nvidia, paths={**facts.paths, registered.path: registered})
+
+
+LICENSES = {"open": "Dual MIT/GPL", "proprietary": "NVIDIA"}
 
 
 def _reboot(facts: Facts, action: actions.Reboot) -> Facts:
@@ -211,6 +224,7 @@ _BY_KIND: dict[type, Callable[[Facts, Any], Facts]] = {
     actions.Hold: _hold,
     actions.Packages: _packages,
     actions.Service: _service,
+    actions.Runfile: _runfile,
     actions.KernelModule: _module,
     actions.Reboot: _reboot,
     actions.File: _file,

@@ -128,7 +128,8 @@ def choose(ctx: Context, gpus: tuple[Gpu, ...], exact: bool = False) -> Choice |
     """Branch and flavour from the oldest GPU, the playbook and what the sources have.
 
     With `exact` the packages are those of one version, which a fabric manager can be made to match. What of a driver is there already is
-    gone on with, where it serves. A source that the host cannot reach, and a module that Secure Boot would not load, are last choices.
+    gone on with, where it serves. A source that the host cannot reach, and a module that Secure Boot would not load, are last choices; the
+    very last is NVIDIA's .run installer, which no package manager knows of.
     """
     spec, catalog = ctx.spec.driver, ctx.catalog
     oldest = min(gpus, key=lambda g: catalog.generation(g.model.generation).order)
@@ -140,8 +141,9 @@ def choose(ctx: Context, gpus: tuple[Gpu, ...], exact: bool = False) -> Choice |
     if problem:
         return problem
     last: Choice | None = None
+    wanted = able if spec.flavor == "auto" else (spec.flavor,)
     for number in _branches(ctx, gpus):
-        for flavor in able if spec.flavor == "auto" else (spec.flavor,):
+        for flavor in wanted:
             for source in _sources(ctx):
                 version = catalog.branch(number).newest_release if exact else ""
                 bundle = packages(ctx, source, number, flavor, version)
@@ -152,7 +154,15 @@ def choose(ctx: Context, gpus: tuple[Gpu, ...], exact: bool = False) -> Choice |
                 if not lost and (bundle.prebuilt or not ctx.facts.secure_boot):
                     return choice
                 last = last or choice
+    if last is None and spec.source in ("auto", "runfile"):
+        tries = ((n, f, packages(ctx, "runfile", n, f)) for n in _branches(ctx, gpus) for f in wanted)
+        last = next((_by_runfile(ctx, oldest, n, f, able, b) for n, f, b in tries if b), None)
     return last or _no_source(ctx, oldest, able)
+
+
+def _by_runfile(ctx: Context, oldest: Gpu, number: str, flavor: str, able: tuple[str, ...], bundle: DriverPackages) -> Choice:
+    version = bundle.installer.version if bundle.installer else ""
+    return Choice(number, flavor, "runfile", bundle, _why(ctx, oldest, number, flavor, able), version)
 
 
 def _branches(ctx: Context, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
@@ -169,6 +179,8 @@ def _minimum_met(ctx: Context, branch: Branch) -> bool:
 
 
 def _sources(ctx: Context) -> tuple[str, ...]:
+    if ctx.spec.driver.source == "runfile":
+        return ()
     if ctx.spec.driver.source != "auto":
         return (ctx.spec.driver.source,)
     begun = installed.source(ctx.facts, ctx.platform.base_id)
