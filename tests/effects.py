@@ -21,6 +21,8 @@ from tests.machines import KEY, with_source, working
 
 NEWEST = {"docker-ce": "5:29.8.1-1~x", "docker-ce-cli": "5:29.8.1-1~x", "docker.io": "28.2.2+dfsg1-1"}
 RPM_NEWEST = {"amzn": "25.0.18-1.amzn2023", "azurelinux": "25.0.3-9.azl3", "fedora": "29.1.0-1", "suse": "28.5.1_ce-1"}
+# What the frozen repositories of old systems have; elsewhere the newest is what comes.
+FROZEN = {"16.04": {"docker-ce": "5:20.10.7~3-0~ubuntu-xenial", "docker-ce-cli": "5:20.10.7~3-0~ubuntu-xenial", "nvidia-container-toolkit": "1.12.0-1"}}
 DRIVER = ("nvidia-compute-utils-G", "cuda-open", "cuda","nvidia-driver-cuda", "nvidia-utils-", "nvidia-smi", "nvidia-tesla-470-smi", "libnvidia-compute", "nvidia-headless")
 
 
@@ -84,6 +86,11 @@ def _version(facts: Facts, package: actions.Package) -> str:
     if not package.version:
         have = facts.installed(package.name)
         name = package.name
+        frozen = FROZEN.get(facts.os.version_id, {}).get(name.replace("nvidia-container-toolkit-base", "nvidia-container-toolkit"))
+        if frozen:
+            return frozen
+        if name.startswith("libnvidia-container") and facts.os.version_id in FROZEN:
+            return FROZEN[facts.os.version_id]["nvidia-container-toolkit"]
         if "container" in name and "nvidia" in name:
             return "1.20.1-1"
         if name.startswith(("libnvidia-", "nvidia-")):

@@ -228,7 +228,8 @@ def test_the_repositories_of_one_platform_use_different_files(catalog: Catalog) 
 def test_the_oldest_ubuntu_gets_the_last_of_everything_that_exists_for_it(catalog: Catalog) -> None:
     platform = catalog.platform(OsRelease("ubuntu", "16.04", "xenial", ("debian",), "xenial"), "x86_64")
     docker, toolkit = catalog.repository("docker", platform), catalog.repository("toolkit", platform)
-    assert docker and toolkit
+    assert docker
+    assert toolkit
     assert docker.packages == ("docker-ce", "docker-ce-cli", "containerd.io"), "its tree was frozen before there were plugins"
     assert (toolkit.uri, toolkit.newest) == ("https://nvidia.github.io/libnvidia-container/stable/ubuntu16.04/amd64", "1.12.0")
     assert {docker.key_path, toolkit.key_path} == {"/etc/apt/keyrings/docker.gpg", "/etc/apt/keyrings/nvidia-container-toolkit.gpg"}

@@ -155,7 +155,7 @@ def choose(ctx: Context, gpus: tuple[Gpu, ...], exact: bool = False) -> Choice |
                     return choice
                 last = last or choice
     if last is None and spec.source in ("auto", "runfile"):
-        tries = ((n, f, packages(ctx, "runfile", n, f)) for n in _branches(ctx, gpus) for f in wanted)
+        tries = ((n, f, packages(ctx, "runfile", n, f)) for n in _branches(ctx, gpus, everywhere=True) for f in wanted)
         last = next((_by_runfile(ctx, oldest, n, f, able, b) for n, f, b in tries if b), None)
     return last or _no_source(ctx, oldest, able)
 
@@ -165,12 +165,14 @@ def _by_runfile(ctx: Context, oldest: Gpu, number: str, flavor: str, able: tuple
     return Choice(number, flavor, "runfile", bundle, _why(ctx, oldest, number, flavor, able), version)
 
 
-def _branches(ctx: Context, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
+def _branches(ctx: Context, gpus: tuple[Gpu, ...], everywhere: bool = False) -> tuple[str, ...]:
+    """The branches to try, best first. Without `everywhere` those that the platform's repositories are known to begin with."""
     if ctx.spec.driver.branch != "auto":
         return (ctx.spec.driver.branch,)
     known = {b.number: b for b in ctx.catalog.branches}
     begun = installed.branch(ctx.facts)
-    order = dict.fromkeys((*([begun] if begun in known else []), *(ctx.platform.preferred_branches or ctx.catalog.preferred_branches)))
+    best = () if everywhere else ctx.platform.preferred_branches
+    order = dict.fromkeys((*([begun] if begun in known else []), *(best or ctx.catalog.preferred_branches)))
     return tuple(n for n in order if _serves(ctx, gpus, known[n]) and _minimum_met(ctx, known[n]))
 
 
