@@ -118,7 +118,10 @@ def test_it_is_never_put_over_packages_of_a_driver():
 
 def test_a_kernel_newer_than_it_is_known_to_build_for_is_no_case_for_it():
     facts = with_packages(replace(article(), kernel="6.10.0-1-generic"), "linux-image-6.10.0-1-generic 1.0")
-    assert ids(decide(facts)) == ["driver/source"]
+    decided = decide(facts)
+    assert ids(decided) == ["driver/source"]
+    assert "470.256.02 is not known to build for kernel 6.10.0-1-generic" in decided.problems[0].message
+    assert "not known to build" not in decide(with_gpus(machine("rocky 10"), K80)).problems[0].message, "580 never served it"
 
 
 def test_asking_for_it_by_name_does_not_bring_it_where_packages_serve():

@@ -277,6 +277,7 @@ def _no_source(ctx: Context, oldest: Gpu, able: tuple[str, ...]) -> Problem:
     where = f"on {ctx.platform.name} {ctx.platform.arch}" + (f" from {spec.source}" if spec.source != "auto" else "")
     withheld = dict(ctx.platform.withheld).get("cuda", "")
     more = f" NVIDIA's own repository is not used there: {withheld}." if withheld else ""
+    more += _outgrown(ctx, oldest, able)
     return Problem(
         "driver/source",
         f"There is no source for {asked} ({' or '.join(able)} module) for {oldest.model.name} {where}.{more}",
@@ -284,6 +285,16 @@ def _no_source(ctx: Context, oldest: Gpu, able: tuple[str, ...]) -> Problem:
         if withheld
         else "Choose another branch or source (`--set driver.branch=…`, `--set driver.source=…`), or a newer system.",
     )
+
+
+def _outgrown(ctx: Context, oldest: Gpu, able: tuple[str, ...]) -> str:
+    """That there is an installer for the system, and not for this kernel; "" where that is not the reason."""
+    branches = _branches(ctx, (oldest,), everywhere=True)
+    bundles = (ctx.catalog.driver_packages(ctx.platform, "runfile", n, f, "") for n in branches for f in able)
+    bundle = next((b for b in bundles if b and b.installer), None)
+    if bundle is None or not bundle.installer or ctx.spec.driver.source not in ("auto", "runfile") or not kernel(ctx.facts):
+        return ""
+    return f" NVIDIA's .run installer of {bundle.installer.version} is not known to build for kernel {kernel(ctx.facts)}."
 
 
 def _why(ctx: Context, oldest: Gpu, number: str, flavor: str, able: tuple[str, ...]) -> str:
