@@ -50,7 +50,9 @@ def article() -> Facts:
         ("rocky 10", V100, ("580", "proprietary", "runfile")),
         ("fedora 43", L4, ("580", "open", "runfile")),
         ("fedora 44", V100, ("580", "proprietary", "runfile")),
+        ("debian 11", L4, ("580", "open", "runfile")),
         # packages come first
+        ("debian 11", "1eb8", ("470", "proprietary", "distro")),
         ("fedora 44", L4, ("615", "open", "cuda")),
         ("debian 12", K80, ("470", "proprietary", "distro")),
         ("rhel 8", K80, ("470", "proprietary", "cuda")),
