@@ -96,7 +96,7 @@ def rollback(host: str, *, run_id: str, runs: Sequence[str] = (), lock_wait: int
         )
         for number, (name, title) in enumerate(_ROLLBACK, 1)
     ]
-    names = ("others", "service", "file", "group_member", "runfile", "rollback")
+    names = ("others", "service", "file", "group_member", "kernel_module", "runfile", "rollback")
     prelude = "\n".join([shtext.fragment("prelude.sh"), _either(), *(shtext.fragment(f"actions/{name}.sh") for name in names)])
     return template(
         "stage.sh.j2",

@@ -11,7 +11,7 @@ from provision.model import CHANGE, OK, Facts, Nvidia, PathFact, Plan, Reach
 from provision.plan import plan
 from provision.spec import DriverSpec, Mirrors, Spec
 from tests.effects import after
-from tests.machines import CATALOG, SWITCH, machine, with_gpus, with_packages, working
+from tests.machines import CATALOG, SWITCH, machine, unit, with_gpus, with_packages, working
 
 K80, V100, H100, L4 = "102d", "1db5", "2330", "27b8"
 DKMS = PathFact("/var/lib/dkms/nvidia", "dir", "0755", "root:root")
@@ -77,6 +77,15 @@ def test_the_articles_machine_gets_a_pinned_file_its_build_tools_and_headers_and
     assert isinstance(packages, Packages)
     assert {"dkms", "gcc", "make", "linux-headers-4.4.0-210-generic"} <= {p.name for p in packages.install}
     assert "https://us.download.nvidia.com/XFree86/Linux-x86_64/latest.txt" in decided.urls
+
+
+def test_the_persistence_daemon_that_it_brings_gets_a_unit_and_is_started_at_every_boot():
+    decided = decide(article())
+    file, service = (next(i.action for i in decided.items if i.id == f"driver/{name}") for name in ("persistenced-unit", "persistenced"))
+    assert file.path == "/etc/systemd/system/nvidia-persistenced.service"
+    assert (service.enabled, service.optional) == (True, False)
+    masked = replace(article(), units=unit("nvidia-persistenced.service", "inactive", "masked", "masked"))
+    assert not any(i.id.startswith("driver/persistenced") for i in decide(masked).items), "somebody does not want it"
 
 
 def test_the_flavour_is_told_to_the_installer_by_name():

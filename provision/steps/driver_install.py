@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from provision.actions import AptRepository, Command, File, KernelModule, Package, Packages, Runfile
+from provision.actions import AptRepository, Command, File, KernelModule, Package, Packages, Runfile, Service
 from provision.aptsource import deb822, one_line
 from provision.model import CHANGE, LATER, Decision, Item, Notice, Problem
 from provision.rows import Repository
@@ -13,6 +13,7 @@ from provision.steps import (
     BEFORE_PACKAGES,
     MODULES,
     PACKAGES,
+    SERVICES,
     SOURCES,
     Context,
     Result,
@@ -27,7 +28,7 @@ from provision.steps import (
 from provision.steps.engine import fits, there
 from provision.steps.files import file_item
 from provision.steps.gpus import Choice, Gpu
-from provision.watched import BLACKLIST, PREFERENCES
+from provision.watched import BLACKLIST, PERSISTENCED, PREFERENCES
 
 STEP = "driver"
 INSTALLER = MODULES - 2  # after the packages that it builds with, and before what loads the module
@@ -36,6 +37,21 @@ BLACKLIST_TEXT = (
     "# Written by mlhost: no other driver must take the GPU before NVIDIA's does.\n"
     "blacklist nouveau\nblacklist nova_core\noptions nouveau modeset=0\n"
 )
+PERSISTENCED_TEXT = """\
+# Written by mlhost: NVIDIA's installer brings the program alone.
+[Unit]
+Description=NVIDIA persistence daemon
+After=systemd-modules-load.service
+
+[Service]
+Type=forking
+ExecStart=/usr/bin/nvidia-persistenced
+ExecStopPost=/bin/rm -rf /run/nvidia-persistenced
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+"""
 MORE_COMPONENTS = "/etc/apt/sources.list.d/mlhost-non-free"
 # The ramdisk loads nouveau at the next boot unless it is made after the blacklist.
 INITRAMFS_CHECK = f'[ ! -e "/boot/initrd.img-$(uname -r)" ] || [ "/boot/initrd.img-$(uname -r)" -nt {BLACKLIST} ]'
@@ -74,7 +90,7 @@ def decide(ctx: Context, own: tuple[Gpu, ...], choice: Choice) -> Result:
     items += guarded.items
     items += _runfile(ctx, choice, why)
     items += _module(ctx, INSTALLER - 1 if bundle.installer else MODULES)
-    items += fabric.persistenced(facts, bundle.installer is None)  # of its own the .run installer brings no unit
+    items += _persistenced(ctx) if bundle.installer else fabric.persistenced(facts, True)
     version = choice.version or ctx.catalog.branch(choice.branch).newest_release
     manager = fabric.manager(ctx, own, choice.source, choice.branch, version, bundle.follows)
     known = {i.id for i in items}
@@ -155,6 +171,19 @@ def _runfile(ctx: Context, choice: Choice, why: str) -> list[Item]:
     action = Runfile(installer.version, url, installer.sha256, installer.options)
     actual: dict[str, object] = {"version": nvidia.on_disk if nvidia else ""}
     return [Item("driver/runfile", STEP, "runfile", CHANGE, why, expected, actual, action, phase=INSTALLER)]
+
+
+def _persistenced(ctx: Context) -> list[Item]:
+    """NVIDIA's installer brings the persistence daemon, and no unit that starts it; packages bring both."""
+    unit = ctx.facts.units.get("nvidia-persistenced.service")
+    if unit and unit.load == "masked":
+        return []
+    why = "NVIDIA's installer brings the persistence daemon without a unit that starts it"
+    file = file_item(ctx.facts, STEP, "driver/persistenced-unit", File(PERSISTENCED, PERSISTENCED_TEXT), why, INSTALLER)
+    expected, actual = {"enabled": "enabled", "running": "active"}, {"enabled": unit.enabled if unit else "", "running": unit.active if unit else ""}
+    why = "without it every first use of a GPU takes seconds, and settings are lost"
+    action = Service("nvidia-persistenced.service")
+    return [file, Item("driver/persistenced", STEP, "service", CHANGE, why, expected, dict(actual), action, phase=SERVICES - 2)]
 
 
 def _unbuildable(ctx: Context, choice: Choice) -> Problem | None:

@@ -1,4 +1,4 @@
-# NVIDIA's .run installer: fetched, compared, and only then run. Installing needs kernel_module.sh.
+# NVIDIA's .run installer: fetched, compared, and only then run. It needs kernel_module.sh, and taking it back service.sh.
 
 runfile_there() { # VERSION: NVIDIA's installer has put this driver here, and its module is there for the running kernel
     [ -x "$ROOT/usr/bin/nvidia-uninstall" ] && [ "$(modinfo -F version nvidia 2>/dev/null)" = "$1" ]
@@ -75,5 +75,11 @@ runfiles_added() { # the version that a run of ours has put here and that is sti
 no_runfiles() { [ -z "$(runfiles_added)" ]; }
 
 take_back_runfiles() {
-    "$ROOT/usr/bin/nvidia-uninstall" --silent </dev/null || why "nvidia-uninstall failed; its log is /var/log/nvidia-uninstall.log"
+    # what is in use stays loaded: a container may be at work, and the files go all the same
+    if service_active nvidia-persistenced.service; then service_do stop nvidia-persistenced.service; fi
+    if ! "$ROOT/usr/bin/nvidia-uninstall" --silent --skip-module-unload </dev/null; then
+        why "nvidia-uninstall failed; its log is /var/log/nvidia-uninstall.log"
+        return 1
+    fi
+    if module_loaded nvidia; then note "the module nvidia stays loaded until the next reboot"; fi
 }
