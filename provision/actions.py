@@ -139,6 +139,19 @@ class Service:
 
 
 @dataclass(frozen=True)
+class Runfile:
+    """NVIDIA's .run installer of driver `version`: fetched by the host from `url` into a folder of root's, compared with `sha256`, only then run.
+
+    `options` are the installer's own, after those of every run (silent, DKMS, nothing for a desktop). Undone by nvidia-uninstall.
+    """
+
+    version: str
+    url: str
+    sha256: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class KernelModule:
     """Kernel modules loaded now, and those named in `unload` gone first if nothing holds them. A failure means that a reboot is needed."""
 
@@ -191,7 +204,7 @@ class Command:
 
 
 Action = Union[
-    AptRepository, RpmRepository, Packages, Hold, File, JsonMerge, Service, KernelModule, GroupMember, Mount, Smoke, Reboot, Command
+    AptRepository, RpmRepository, Packages, Hold, File, JsonMerge, Service, Runfile, KernelModule, GroupMember, Mount, Smoke, Reboot, Command
 ]
 
 

@@ -207,11 +207,14 @@ class Catalog:
     def driver_packages(
         self, platform: Platform, source: str, branch: str, flavor: str, kernel_release: str, *, version: str = "", image: str = ""
     ) -> DriverPackages | None:
-        """The packages that install a driver, or None where `source` (distro, cuda) does not have this branch and flavour for the platform.
+        """What installs a driver, or None where `source` (distro, cuda, runfile) does not have this branch and flavour for the platform.
 
         `version` asks for one exact version of the branch. `image` is the name of the installed linux-image metapackage, if any: with it the
         packages include the one that brings modules for future kernels.
         """
+        if source == "runfile":
+            kind = self.kernel(platform, kernel_release)
+            return catalog_platform.run_driver(self._drivers, platform, kind, kernel_release, branch, flavor)
         row = self._driver_row(platform, source, branch, flavor)
         if row is None:
             return None

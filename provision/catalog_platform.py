@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from provision.catalog_systems import Distros, base_of
 from provision.errors import Unsupported
-from provision.rows import DriverPackages, Kernel, KernelRule, Platform, Repository, Row, filled
+from provision.rows import DriverPackages, Installer, Kernel, KernelRule, Platform, Repository, Row, filled, version_key
 
 if TYPE_CHECKING:
     from provision.model import OsRelease
@@ -51,7 +51,7 @@ def platform(distros: Distros, row: Row, derivative: Row | None, os: OsRelease, 
         distro_docker_packages=tuple(row["distro_docker"]),
         distro_docker_version=row["distro_docker_version"],
         distro_docker_remove=tuple(base["distro_docker_remove"]),
-        toolkit=bool(machine.get("toolkit")) and "deb_arch" not in row,
+        toolkit=bool(machine.get("toolkit")) and "deb_arch" not in row and arch in row.get("toolkit_arches", (arch,)),
         cuda=row["cuda"] if has_cuda else "",
         cuda_arch=cuda_arch if has_cuda else "",
         cuda_key=row["cuda_key"] if has_cuda else "",
@@ -73,6 +73,9 @@ def platform(distros: Distros, row: Row, derivative: Row | None, os: OsRelease, 
         key_armor=row.get("key_armor", True),
         prerequisites=tuple(row.get("prerequisites", ())),
         docker_newest=row.get("docker_newest", ""),
+        docker_packages=tuple(row.get("docker_packages", ())),
+        toolkit_tree=row.get("toolkit_tree", "deb"),
+        toolkit_newest=row.get("toolkit_newest", ""),
         notes=tuple(row.get("notes", ())),
         withheld=tuple(row.get("withheld", {}).items()),
         source=row["source"],
@@ -140,6 +143,7 @@ def repository(data: Mapping[str, Any], name: str, system: Platform) -> Reposito
         return None
     values = {
         "tree": system.docker_tree,
+        "toolkit_tree": system.toolkit_tree,
         "suite": system.docker_suite,
         "deb_arch": system.deb_arch,
         "rpm_arch": system.rpm_arch,
@@ -157,6 +161,11 @@ def repository(data: Mapping[str, Any], name: str, system: Platform) -> Reposito
             return None
     uri = filled(row["uri"], values)
     rpm = system.family != "debian"
+    key_path = filled(row["key_path"], values)
+    if not system.key_armor:
+        key_path = re.sub(r"\.asc$", ".gpg", key_path)
+    packages = (system.docker_packages if name == "docker" else ()) or tuple(row["packages"])
+    newest = (system.toolkit_newest if name == "toolkit" else "") or row.get("newest", "")
     return Repository(
         name=name,
         title=row["title"],
@@ -166,15 +175,15 @@ def repository(data: Mapping[str, Any], name: str, system: Platform) -> Reposito
         components=tuple(row.get("components", ())),
         architectures=(system.package_arch,),
         key_url=filled(row["key_url"], values),
-        key_path=filled(row["key_path"], values),
+        key_path=key_path,
         fingerprints=tuple(fingerprints),
         source_path=filled(row["source_path"], values),
         index_url=f"{uri}/repodata/repomd.xml" if rpm else f"{uri}/{filled(row['index'], values)}",
         hosts=tuple(row["hosts"]),
-        packages=tuple(row["packages"]),
+        packages=packages,
         epoch=row.get("epoch", ""),
         minimum=row.get("minimum", ""),
-        newest=row.get("newest", ""),
+        newest=newest,
         avoid=tuple(row.get("avoid", ())),
         legacy_sources=_fill(row["legacy_sources"], values),
         legacy_keys=tuple(row["legacy_keys"]),
@@ -252,6 +261,41 @@ def rpm_driver(
         extra=kind.extra if kind else (),
         compiler=kind.compiler if kind and built else "",
         kernel_suffix=filled(row.get("kernel_suffix", ""), values),
+    )
+
+
+def run_driver(
+    data: Mapping[str, Any], system: Platform, kind: Kernel | None, release: str, branch: str, flavor: str
+) -> DriverPackages | None:
+    """The driver by NVIDIA's .run installer, from drivers.toml; None where it is not known to work for this system and kernel."""
+    row = next((r for r in data["runfile"] if r["branch"] == branch and r["arch"] == system.arch and system.base in r["systems"]), None)
+    if row is None or flavor not in row["flavors"]:
+        return None
+    oldest, newest = map(version_key, row["kernels"])
+    if release and not oldest <= version_key(release)[:2] <= newest:
+        return None
+    common = data["installer"]
+    base, options = common["base"], _fill(row["options"], {"flavor": flavor})
+    return DriverPackages(
+        packages=(),
+        headers=kind.headers if kind else (),
+        headers_meta=kind.meta if kind else "",
+        repository=None,
+        components=(),
+        pinning="",
+        preferences="",
+        versions=MappingProxyType(dict(kind.versions) if kind else {}),
+        prebuilt=False,
+        metapackage="",
+        module="nvidia",
+        source="runfile",
+        branch=branch,
+        flavor=flavor,
+        fallback=None,
+        needs=("epel",) if system.epel else (),
+        extra=(*common["tools"][system.family], *(kind.extra if kind else ())),
+        compiler=kind.compiler if kind else "",
+        installer=Installer(row["version"], base, f"{base}/{row['path']}", f"{base}/{common['check']}", row["sha256"], options),
     )
 
 

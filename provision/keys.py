@@ -79,13 +79,18 @@ def armoured(text: bytes) -> bytes:
     return b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n" + body + b"\n-----END PGP PUBLIC KEY BLOCK-----\n"
 
 
+def as_named(path: str, text: bytes) -> bytes:
+    """The key in the form that its file's name says: .gpg is binary, which apt before 1.4 is content with alone, all else armoured."""
+    return openpgp.dearmor(text) if path.endswith(".gpg") else armoured(text)
+
+
 def attach(plan: Plan, texts: Mapping[Key, bytes]) -> Plan:
     """The plan with every needed key's text in place. `texts` are keys compared already."""
     items = []
     for item in plan.items:
         action = item.action
         if isinstance(action, SIGNED) and action.key is not None and action.key in texts:
-            key = replace(action.key, text=armoured(texts[action.key]))
+            key = replace(action.key, text=as_named(action.key.path, texts[action.key]))
             items.append(replace(item, action=replace(action, key=key)))
         else:
             items.append(item)

@@ -30,7 +30,7 @@ from provision.steps import (
 )
 
 # What a proof depends on; a service that is only started again is the same as before.
-PROVED_KINDS = ("packages", "json-merge", "kernel-module", "reboot")
+PROVED_KINDS = ("packages", "json-merge", "runfile", "kernel-module", "reboot")
 
 
 class Step(Protocol):

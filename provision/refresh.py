@@ -51,7 +51,7 @@ def ask(catalog: Catalog, data: Mapping[str, Mapping[str, Any]], asked: Vendors,
     """Everything the vendors say that the catalog does not. One vendor that cannot be reached is a notice, not the end."""
     edits: list[Edit] = []
     notices: list[str] = []
-    for part in (_branches, _toolkit, _docker, _keys, _cuda):
+    for part in (_branches, _toolkit, _docker, _keys, _cuda, _installers):
         try:
             for found in part(catalog, data, asked, today):
                 (edits if isinstance(found, Edit) else notices).append(found)  # type: ignore[arg-type]
@@ -93,6 +93,8 @@ def _toolkit(catalog: Catalog, data: Mapping[str, Mapping[str, Any]], asked: Ven
         row = next(r for r in data["repositories"]["repository"] if r["name"] == "toolkit" and platform.family in r["family"])
         family = row["family"] if isinstance(row["family"], str) else row["family"][0]
         newest = vendors.newest(packages.get("nvidia-container-toolkit", ()))
+        if platform.toolkit_newest and newest != platform.toolkit_newest:
+            yield f"The newest toolkit for {platform.name} is {newest}, not {platform.toolkit_newest} as its row says ({repository.uri})."
         where = (("name", "toolkit"), ("family", family))
         if version_key(newest) > version_key(row["newest"]):
             yield Edit("repositories", "repository", where, "newest", newest)
@@ -186,6 +188,24 @@ def _cuda(catalog: Catalog, data: Mapping[str, Mapping[str, Any]], asked: Vendor
             yield f"{repository.uri} begins with branch {served[0]}, not {platform.cuda_first} {row}."
         if served[-1] != (platform.cuda_last or known[-1]):
             yield f"{repository.uri} ends with branch {served[-1]}, not {platform.cuda_last or known[-1] + ', the newest known,'} {row}."
+
+
+def _installers(_: Catalog, data: Mapping[str, Mapping[str, Any]], asked: Vendors, today: str) -> Iterator[Edit | str]:
+    """The checksums of .run files, as NVIDIA publishes them beside the files. They are compared and never written: a pin is confirmed, not followed."""
+    drivers = data["drivers"]
+    newest = {row["number"]: row["newest"] for row in drivers["branch"]}
+    for row in drivers["runfile"]:
+        url = f"{drivers['installer']['base']}/{row['path']}.sha256sum"
+        answer = asked.get(url)
+        digest = re.match(r"[0-9a-f]{64}\b", answer.decode("ascii", "replace")) if answer is not None else None
+        if digest is None:
+            yield f"{url} is not there, or no checksum: see whether the file itself is."
+        elif digest[0] != row["sha256"]:
+            yield f"THE FILE HAS CHANGED: {url} says {digest[0]}; pinned is {row['sha256']}. Ask the vendor why before anything else."
+        else:
+            yield Edit("drivers", "runfile", (("version", row["version"]), ("arch", row["arch"])), "verified", today)
+        if version_key(newest[row["branch"]]) > version_key(row["version"]):
+            yield f"Branch {row['branch']} is at {newest[row['branch']]}; the installer for {row['arch']} is still {row['version']} in drivers.toml."
 
 
 def _packages(asked: Vendors, repository: Repository, platform: Platform) -> dict[str, list[str]] | None:

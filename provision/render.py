@@ -96,7 +96,7 @@ def rollback(host: str, *, run_id: str, runs: Sequence[str] = (), lock_wait: int
         )
         for number, (name, title) in enumerate(_ROLLBACK, 1)
     ]
-    names = ("others", "service", "file", "group_member", "rollback")
+    names = ("others", "service", "file", "group_member", "kernel_module", "runfile", "rollback")
     prelude = "\n".join([shtext.fragment("prelude.sh"), _either(), *(shtext.fragment(f"actions/{name}.sh") for name in names)])
     return template(
         "stage.sh.j2",
@@ -119,6 +119,7 @@ def _either() -> str:
 _ROLLBACK = (
     ("members", "users leave the groups that they were put into"),
     ("holds", "packages are no longer held"),
+    ("runfiles", "a driver that NVIDIA's installer brought is gone"),
     ("packages", "added packages go, removed ones come back"),
     ("services", "services are no longer enabled"),
     ("files", "files are as they were"),
@@ -263,6 +264,20 @@ def _service(action: actions.Service) -> Bodies:
     return Bodies(shtext.every(checks), shtext.body(shtext.call("service_change", *wanted, action.act, restore, action.probe)), ("service",))
 
 
+def _runfile(action: actions.Runfile) -> Bodies:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)+", action.version, re.ASCII):
+        raise RenderError(f"{action.version!r} is not a driver's version.")
+    if not re.fullmatch(r"[0-9a-f]{64}", action.sha256, re.ASCII):
+        raise RenderError(f"{action.sha256!r} is not a SHA-256 checksum.")
+    if not re.fullmatch(r"https?://[!-~]+", action.url, re.ASCII):
+        raise RenderError(f"{action.url!r} is not an address to fetch from.")
+    for option in action.options:
+        if not re.fullmatch(r"--[a-z0-9-]+(=[A-Za-z0-9._-]+)?", option, re.ASCII):
+            raise RenderError(f"{option!r} is not an option of the installer.")
+    change = shtext.call("runfile_install", action.version, action.url, action.sha256, *action.options)
+    return Bodies(shtext.body(shtext.call("runfile_there", action.version)), shtext.body(change), ("kernel_module", "runfile"))
+
+
 def _kernel_module(action: actions.KernelModule) -> Bodies:
     names, unload = [_name(n.replace("_", "-"), n) for n in action.names], [_name(n.replace("_", "-"), n) for n in action.unload]
     checks, changes = [], []
@@ -315,6 +330,7 @@ _KINDS: dict[type, Callable[[Any], Bodies]] = {
     actions.File: _file,
     actions.JsonMerge: _json_merge,
     actions.Service: _service,
+    actions.Runfile: _runfile,
     actions.KernelModule: _kernel_module,
     actions.GroupMember: _group_member,
     actions.Mount: _mount,

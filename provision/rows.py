@@ -81,6 +81,9 @@ class Platform(NamedTuple):
     extra_repositories: tuple[str, ...] = ()  # of the distribution, off by default, needed beside EPEL
     kernels: tuple[KernelRule, ...] = ()  # first match wins; empty on systems with deb packages
     docker_newest: str = ""  # the last version in a frozen tree
+    docker_packages: tuple[str, ...] = ()  # what that tree has, where it is not everything
+    toolkit_tree: str = "deb"  # folder of NVIDIA's toolkit repository
+    toolkit_newest: str = ""  # the last version in it, where it gets no new ones
     docker_starts: bool = True  # installing the engine starts it
     toolkit_distro: tuple[str, ...] = ()  # the distribution's own toolkit packages, preferred where there are any
     driver_remove: tuple[str, ...] = ()  # packages that NVIDIA's own conflict with
@@ -235,6 +238,18 @@ class Branch(NamedTuple):
         return cls(row["number"], row["kind"], row["eol"], row["newest"], tuple(row["flavors"]), oldest, newest)
 
 
+class Installer(NamedTuple):
+    """NVIDIA's .run file of one driver version: where it is, which part of that a mirror stands in for, a small file beside it to ask for, its
+    checksum, its own options."""
+
+    version: str
+    base: str
+    url: str
+    check_url: str
+    sha256: str
+    options: tuple[str, ...]
+
+
 class DriverPackages(NamedTuple):
     """What installs a driver without a desktop. `repository` None = only the distribution's archive; its `components` must be enabled.
 
@@ -247,6 +262,8 @@ class DriverPackages(NamedTuple):
     further repositories (epel); `release` is the distribution's own package that brings the repository; `follows` names the prebuilt module whose
     version, up to its first `_`, all other packages must have; `extra` are kernel modules it needs; `compiler` what it must be built with.
     Where a module is made for one kernel its version ends in `kernel_suffix`. Without `headers` and not prebuilt: no package has this kernel's headers.
+
+    With `installer` the driver comes in no package: `packages` is empty, and `extra` is what the installer builds the module with.
     """
 
     packages: tuple[str, ...]
@@ -272,6 +289,7 @@ class DriverPackages(NamedTuple):
     extra: tuple[str, ...] = ()
     compiler: str = ""
     kernel_suffix: str = ""
+    installer: Installer | None = None
 
 
 class FabricPackages(NamedTuple):

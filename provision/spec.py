@@ -102,8 +102,9 @@ class DriverSpec:
     source: str = _key(
         "auto",
         "choice",
-        "`distro` (Ubuntu's signed prebuilt modules, Debian's non-free), `cuda` (NVIDIA's repository, DKMS), or `auto`.",
-        ("auto", "distro", "cuda"),
+        "`distro` (Ubuntu's signed prebuilt modules, Debian's non-free), `cuda` (NVIDIA's repository, DKMS), `runfile` (NVIDIA's .run installer, DKMS; "
+        "only for systems that no repository serves), or `auto`: packages where there are any, else the installer.",
+        ("auto", "distro", "cuda", "runfile"),
     )
     minimum: str = _key(
         "", "version", "The oldest driver version that is good enough; a working older one is then replaced only with `replace`."
@@ -171,6 +172,7 @@ class Mirrors:
     toolkit: Mirror = _section(Mirror, "In place of `https://nvidia.github.io/libnvidia-container`.")
     cuda: Mirror = _section(Mirror, "In place of `https://developer.download.nvidia.com/compute/cuda/repos`.")
     registry: tuple[str, ...] = _key((), "texts", "Registry mirrors for Docker Hub pulls (`registry-mirrors`).")
+    driver: str = _key("", "url", "In place of `https://us.download.nvidia.com`, for the driver's .run installer, whose checksum is pinned.")
 
 
 @dataclass(frozen=True)

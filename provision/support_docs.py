@@ -115,6 +115,8 @@ def _offers(catalog: Catalog, platform: Platform, source: str) -> list[Branch]:
 
 def _kernel(platform: Platform) -> str:
     """A kernel release of the form that the system's own have; only its form counts."""
+    if platform.base == "ubuntu:16.04":
+        return "4.4.0-210-generic"
     return {
         "ubuntu": "6.8.0-31-generic", "debian": f"6.1.0-37-{platform.deb_arch}", "el": f"6.1.0-1.el{platform.base_version}.{platform.rpm_arch}",
         "fedora": f"6.1.0-1.fc{platform.base_version}.{platform.rpm_arch}", "amzn": f"6.1.0-1.amzn2023.{platform.rpm_arch}",
@@ -125,19 +127,19 @@ def _kernel(platform: Platform) -> str:
 def _driver(catalog: Catalog, both: list[Platform]) -> str:
     parts: dict[str, list[str]] = {}
     for platform in both:
-        for source in platform.driver_sources:
+        for source in (*platform.driver_sources, "runfile"):
             offers = _offers(catalog, platform, source)
             if offers:
                 text = f"{_SOURCES[source]}: {', '.join(branch.number for branch in offers)}"
                 parts.setdefault(text, []).append(platform.arch)
     if not parts:
         why = dict(both[0].withheld).get("cuda", "")
-        return "none from a repository" + (" (the key is not verified)" if "fingerprint" in why else "")
+        return "none" + (" (the key is not verified)" if "fingerprint" in why else "")
     arches = [platform.arch for platform in both]
     return "; ".join(text if found == arches else f"{text} ({', '.join(found)} only)" for text, found in parts.items())
 
 
-_SOURCES = {"cuda": "NVIDIA's", "distro": "the distribution's"}
+_SOURCES = {"cuda": "NVIDIA's", "distro": "the distribution's", "runfile": "NVIDIA's .run installer, where no package serves"}
 
 
 def _toolkit(catalog: Catalog, platform: Platform) -> str:

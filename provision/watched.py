@@ -13,6 +13,9 @@ PREFERENCES = "/etc/apt/preferences.d/mlhost-nvidia"
 # provision.steps.nodes; those of others are Azure's on its images, and NVIDIA's advice taken by hand
 DEVICE_RULE = "/etc/udev/rules.d/71-mlhost-nvidia.rules"
 DEVICE_RULES_OF_OTHERS = ("/etc/udev/rules.d/71-nvidia-dev-char.rules", "/lib/udev/rules.d/71-nvidia-dev-char.rules")
+# provision.steps.driver: where DKMS keeps what NVIDIA's .run installer registered with it.
+DKMS = "/var/lib/dkms/nvidia"
+PERSISTENCED = "/etc/systemd/system/nvidia-persistenced.service"
 # provision.steps.network
 PROXY_APT = "/etc/apt/apt.conf.d/95mlhost-proxy"
 PROXY_DROP_IN = "/etc/systemd/system/docker.service.d/mlhost-proxy.conf"
@@ -37,7 +40,7 @@ IMAGES = (
 
 def watched(spec: Spec, steps: Sequence[object] = ()) -> tuple[str, ...]:
     """The paths whose state the probe must report for this spec; a user's own step names further ones in its `watch`."""
-    paths = [BLACKLIST, PREFERENCES, DEVICE_RULE, *DEVICE_RULES_OF_OTHERS, *IMAGES]
+    paths = [BLACKLIST, PREFERENCES, DEVICE_RULE, *DEVICE_RULES_OF_OTHERS, DKMS, PERSISTENCED, *IMAGES]
     if spec.proxy.http or spec.proxy.https:
         paths += [PROXY_APT, PROXY_DROP_IN, PROXY_ENVIRONMENT]
     for step in steps:

@@ -24,6 +24,7 @@ SYSTEMS = {
     "debian13": ("Debian GNU/Linux 13 (trixie)", "debian", "13", "trixie", ""),
     "ubuntu2404": ("Ubuntu 24.04.3 LTS", "ubuntu", "24.04", "noble", "ID_LIKE=debian\nUBUNTU_CODENAME=noble\n"),
     "debian11": ("Debian GNU/Linux 11 (bullseye)", "debian", "11", "bullseye", ""),
+    "ubuntu1604": ("Ubuntu 16.04.7 LTS", "ubuntu", "16.04", "xenial", "ID_LIKE=debian\nUBUNTU_CODENAME=xenial\n"),
     "ubuntu1804": ("Ubuntu 18.04.6 LTS", "ubuntu", "18.04", "bionic", "ID_LIKE=debian\nUBUNTU_CODENAME=bionic\n"),
     "ubuntu2004": ("Ubuntu 20.04.6 LTS", "ubuntu", "20.04", "focal", "ID_LIKE=debian\nUBUNTU_CODENAME=focal\n"),
     "ubuntu2204": ("Ubuntu 22.04.5 LTS", "ubuntu", "22.04", "jammy", "ID_LIKE=debian\nUBUNTU_CODENAME=jammy\n"),
@@ -33,7 +34,7 @@ SYSTEMS = {
     "raspbian13": ("Raspbian GNU/Linux 13 (trixie)", "raspbian", "13", "trixie", "ID_LIKE=debian\n"),
 }
 KERNELS = {"debian12": "6.1.0-40-cloud-amd64", "debian13": "6.12.48+deb13-cloud-amd64", "ubuntu2404": "6.8.0-85-generic",
-           "debian11": "5.10.0-36-amd64", "ubuntu1804": "4.15.0-213-generic", "ubuntu2004": "5.4.0-216-generic", "ubuntu2204": "5.15.0-157-generic",
+           "debian11": "5.10.0-36-amd64", "ubuntu1604": "4.4.0-210-generic", "ubuntu1804": "4.15.0-213-generic", "ubuntu2004": "5.4.0-216-generic", "ubuntu2204": "5.15.0-157-generic",
            "ubuntu2604": "7.0.0-14-generic", "raspbian11": "6.1.21-v7+", "raspbian12": "6.12.47+rpt-rpi-v7", "raspbian13": "6.12.47+rpt-rpi-v7"}
 
 BASE_PACKAGES = {
@@ -46,7 +47,7 @@ BASE_PACKAGES = {
     "needrestart all 3.6-7ubuntu4.5\npython3 amd64 3.12.3-0ubuntu2\nsnapd amd64 2.71+ubuntu24.04\nunattended-upgrades all 2.9.1+nmu4ubuntu1\n",
 }
 
-for _system, _apt, _image in (("debian11", "2.2.4", "amd64"), ("ubuntu1804", "1.6.17", "generic"), ("ubuntu2004", "2.0.11", "generic"),
+for _system, _apt, _image in (("debian11", "2.2.4", "amd64"), ("ubuntu1604", "1.2.35", "generic"), ("ubuntu1804", "1.6.17", "generic"), ("ubuntu2004", "2.0.11", "generic"),
                               ("ubuntu2204", "2.4.14", "generic"), ("ubuntu2604", "3.1.12", "generic")):
     BASE_PACKAGES[_system] = (f"apt amd64 {_apt}\nca-certificates all 20240203\ndpkg amd64 1.20\nkmod amd64 29-1\nlinux-image-{KERNELS[_system]} amd64 1.0\n"
                               f"linux-image-{_image} amd64 1.0\nunattended-upgrades all 2.8\n")
@@ -331,6 +332,18 @@ def with_gpu(system: str, device: str, subsystem: str, secure_boot: bool = False
     return build
 
 
+def ubuntu1604_k80() -> Sections:
+    """The article's machine: both halves of a K80, and sources in the one form that everybody wrote then."""
+    sections = with_gpu("ubuntu1604", "102d", "106c")()
+    first = sections["pci"].text
+    sections["pci"] = ok(first + first.replace("0000:17:00.0", "0000:18:00.0"))
+    del sections["file:/etc/apt/sources.list.d/ubuntu.sources"]
+    sections["file:/etc/apt/sources.list"] = ok(
+        "".join(f"deb http://mirror.example/ubuntu {suite} main restricted universe multiverse\n" for suite in ("xenial", "xenial-updates", "xenial-security"))
+    )
+    return sections
+
+
 def raspbian(system: str) -> Sections:
     sections = fresh(system, "pi")
     sections["arch"] = ok("armv7l")
@@ -348,6 +361,7 @@ ASSEMBLED: dict[str, tuple[str, Callable[[], Sections]]] = {
     "debian12-half-configured": ("Debian 12 where dpkg was interrupted", debian12_half_configured),
     "ubuntu2404-locks-held": ("Ubuntu 24.04 in its first minute: cloud-init runs, unattended-upgrades holds dpkg's locks", ubuntu2404_locks_held),
     "debian11-t4": ("Debian 11 with a T4", with_gpu("debian11", "1eb8", "12a2")),
+    "ubuntu1604-k80": ("Ubuntu 16.04 with a K80, the article's system and card", ubuntu1604_k80),
     "ubuntu1804-k80": ("Ubuntu 18.04 with a K80, the article's card", with_gpu("ubuntu1804", "102d", "106c")),
     "ubuntu2004-v100": ("Ubuntu 20.04 with a V100", with_gpu("ubuntu2004", "1db5", "1249")),
     "ubuntu2204-a100-secure-boot": ("Ubuntu 22.04 with an A100 and Secure Boot on", with_gpu("ubuntu2204", "20b5", "1533", secure_boot=True)),

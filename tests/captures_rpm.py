@@ -233,6 +233,7 @@ ASSEMBLED: dict[str, tuple[str, Callable[[], Sections]]] = {
     "stream10": _plain("stream10"),
     "fedora42-l4": _plain("fedora42", "27b8:16ca"),
     "fedora43": _plain("fedora43"),
+    "fedora43-l4": _plain("fedora43", "27b8:16ca"),
     "fedora44-l4": _plain("fedora44", "27b8:16ca"),
     "amzn2023-aws-l4": ("Amazon Linux 2023 on a g6.xlarge", in_cloud("amzn2023", "27b8:16ca", "Amazon EC2", "g6.xlarge", "eu-west-1")),
     "amzn2023-aws-g4ad": ("Amazon Linux 2023 on a g4ad.xlarge, whose GPU is AMD's", in_cloud("amzn2023", "", "Amazon EC2", "g4ad.xlarge", "eu-west-1")),

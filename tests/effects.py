@@ -21,6 +21,8 @@ from tests.machines import KEY, with_source, working
 
 NEWEST = {"docker-ce": "5:29.8.1-1~x", "docker-ce-cli": "5:29.8.1-1~x", "docker.io": "28.2.2+dfsg1-1"}
 RPM_NEWEST = {"amzn": "25.0.18-1.amzn2023", "azurelinux": "25.0.3-9.azl3", "fedora": "29.1.0-1", "suse": "28.5.1_ce-1"}
+# What the frozen repositories of old systems have; elsewhere the newest is what comes.
+FROZEN = {"16.04": {"docker-ce": "5:20.10.7~3-0~ubuntu-xenial", "docker-ce-cli": "5:20.10.7~3-0~ubuntu-xenial", "nvidia-container-toolkit": "1.12.0-1"}}
 DRIVER = ("nvidia-compute-utils-G", "cuda-open", "cuda","nvidia-driver-cuda", "nvidia-utils-", "nvidia-smi", "nvidia-tesla-470-smi", "libnvidia-compute", "nvidia-headless")
 
 
@@ -84,6 +86,11 @@ def _version(facts: Facts, package: actions.Package) -> str:
     if not package.version:
         have = facts.installed(package.name)
         name = package.name
+        frozen = FROZEN.get(facts.os.version_id, {}).get(name.replace("nvidia-container-toolkit-base", "nvidia-container-toolkit"))
+        if frozen:
+            return frozen
+        if name.startswith("libnvidia-container") and facts.os.version_id in FROZEN:
+            return FROZEN[facts.os.version_id]["nvidia-container-toolkit"]
         if "container" in name and "nvidia" in name:
             return "1.20.1-1"
         if name.startswith(("libnvidia-", "nvidia-")):
@@ -151,9 +158,22 @@ def _module(facts: Facts, action: actions.KernelModule) -> Facts:
     assert facts.nvidia is not None
     installed = facts.packages or {}
     is_open = any("open" in name for name, p in installed.items() if p.installed and ("nvidia" in name or name == "cuda-open"))
-    return working(
-        replace(facts, nvidia=replace(facts.nvidia, nouveau_loaded=False)), facts.nvidia.on_disk or "550.163.01", is_open
-    )
+    by_runfile = facts.nvidia.installed_by_runfile
+    is_open = facts.nvidia.on_disk_license == LICENSES["open"] if by_runfile else is_open
+    return working(facts, facts.nvidia.on_disk or "550.163.01", is_open, installed_by_runfile=by_runfile)
+
+
+def _runfile(facts: Facts, action: actions.Runfile) -> Facts:
+    assert facts.nvidia is not None
+    assert facts.installed("dkms")
+    assert not facts.nvidia.nouveau_loaded or facts.paths["/etc/modprobe.d/mlhost-nouveau.conf"].kind == "file", "nouveau would come back"
+    flavor = "open" if "--kernel-module-type=open" in action.options else "proprietary"
+    registered = PathFact("/var/lib/dkms/nvidia", "dir", "0755", "root:root")
+    nvidia = replace(facts.nvidia, on_disk=action.version, on_disk_license=LICENSES[flavor], installed_by_runfile=True)
+    return replace(facts, nvidia=nvidia, paths={**facts.paths, registered.path: registered})
+
+
+LICENSES = {"open": "Dual MIT/GPL", "proprietary": "NVIDIA"}
 
 
 def _reboot(facts: Facts, action: actions.Reboot) -> Facts:
@@ -211,6 +231,7 @@ _BY_KIND: dict[type, Callable[[Facts, Any], Facts]] = {
     actions.Hold: _hold,
     actions.Packages: _packages,
     actions.Service: _service,
+    actions.Runfile: _runfile,
     actions.KernelModule: _module,
     actions.Reboot: _reboot,
     actions.File: _file,

@@ -200,12 +200,15 @@ def test_the_key_of_every_cuda_repository_is_pinned_for_exactly_that_system() ->
     assert {row["cuda"]: row["cuda_key"] for row in rows if "cuda" in row} == keys
 
 
+NOT_SERVED = [("debian:11", "cuda", "aarch64"), ("ubuntu:16.04", "cuda", "x86_64"), ("ubuntu:16.04", "cuda", "aarch64"), ("ubuntu:16.04", "toolkit", "aarch64")]
+
+
 def test_every_url_of_every_platform_is_complete(catalog: Catalog) -> None:
     for platform in everywhere(catalog):
         for name in ("docker", "toolkit", "cuda"):
             repository = catalog.repository(name, platform)
             if repository is None:
-                assert (platform.base, name, platform.arch) == ("debian:11", "cuda", "aarch64")
+                assert (platform.base, name, platform.arch) in NOT_SERVED
                 continue
             for url in (repository.uri, repository.key_url, repository.index_url):
                 assert re.fullmatch(r"https://[a-z.]+(/[A-Za-z0-9._-]+)+", url), url
@@ -220,6 +223,41 @@ def test_the_repositories_of_one_platform_use_different_files(catalog: Catalog) 
     for platform in everywhere(catalog):
         repositories = [r for r in (catalog.repository(n, platform) for n in ("docker", "toolkit", "cuda")) if r]
         assert len({r.source_path for r in repositories}) == len({r.key_path for r in repositories}) == len(repositories)
+
+
+def test_the_oldest_ubuntu_gets_the_last_of_everything_that_exists_for_it(catalog: Catalog) -> None:
+    platform = catalog.platform(OsRelease("ubuntu", "16.04", "xenial", ("debian",), "xenial"), "x86_64")
+    docker, toolkit = catalog.repository("docker", platform), catalog.repository("toolkit", platform)
+    assert docker
+    assert toolkit
+    assert docker.packages == ("docker-ce", "docker-ce-cli", "containerd.io"), "its tree was frozen before there were plugins"
+    assert (toolkit.uri, toolkit.newest) == ("https://nvidia.github.io/libnvidia-container/stable/ubuntu16.04/amd64", "1.12.0")
+    assert {docker.key_path, toolkit.key_path} == {"/etc/apt/keyrings/docker.gpg", "/etc/apt/keyrings/nvidia-container-toolkit.gpg"}
+
+
+def installers() -> list[dict[str, Any]]:
+    return list(raw("drivers")["runfile"])
+
+
+@pytest.mark.parametrize("row", installers(), ids=lambda row: f"{row['version']}-{row['arch']}")
+def test_an_installer_is_pinned_and_only_for_systems_that_no_repository_serves(catalog: Catalog, row: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[0-9a-f]{64}", row["sha256"])
+    assert row["path"].endswith(f"/{row['version']}/NVIDIA-Linux-{row['arch']}-{row['version']}.run")
+    assert row["version"].startswith(f"{row['branch']}.")
+    assert set(row["flavors"]) <= set(catalog.branch(row["branch"]).flavors)
+    served = [platform for platform in anywhere(catalog) if platform.arch == row["arch"] and platform.base in row["systems"]]
+    assert {platform.base for platform in served} == set(row["systems"])
+    for platform in served:
+        for source in platform.driver_sources:
+            for flavor in row["flavors"]:
+                assert catalog.driver_packages(platform, source, row["branch"], flavor, "") is None, "a package comes first"
+
+
+def anywhere(catalog: Catalog) -> Iterator[Platform]:
+    """Every system with deb or rpm packages on both kinds of servers."""
+    for row in catalog.systems:
+        for arch in ("x86_64", "aarch64") if "deb_arch" not in row else ():
+            yield catalog.platform(OsRelease(row["id"], row.get("minimum") or row["version"], row.get("codename", "")), arch)
 
 
 def test_arm_servers_get_the_sbsa_directory_and_debian_names(catalog: Catalog) -> None:
@@ -299,7 +337,7 @@ def test_docker_has_nothing_for_an_architecture_it_does_not_build_for(catalog: C
         (UBUNTU_2404.replace("24.04", "25.10").replace("noble", "questing"), "Use an LTS release: Ubuntu 24.04 or 26.04."),
         (DEBIAN_13.replace("13", "10").replace("trixie", "buster"), "Upgrade the machine to Debian 12 or newer."),
         ("ID=debain\nVERSION_ID=12\n", "The nearest supported system is Debian 13."),
-        (MINT_22.replace("noble", "xenial"), "The nearest supported system is Linux Mint."),
+        (MINT_22.replace("noble", "trusty"), "The nearest supported system is Linux Mint."),
         (NOBARA_40, "The nearest supported system is Fedora 42."),
         ('ID="springdale"\nID_LIKE="rhel fedora"\nVERSION_ID="9.2"\nPLATFORM_ID="platform:el9"\n', "The nearest supported system is Rocky Linux 9."),
     ],
@@ -310,7 +348,7 @@ def test_an_unsupported_system_is_told_the_nearest_supported_one(catalog: Catalo
     with pytest.raises(Unsupported) as caught:
         catalog.platform(release, "x86_64")
     assert names in caught.value.fix
-    assert "Supported are Debian 11, 12, 13; Ubuntu 18.04, 20.04, 22.04, 24.04, 26.04;" in caught.value.fix
+    assert "Supported are Debian 11, 12, 13; Ubuntu 16.04, 18.04, 20.04, 22.04, 24.04, 26.04;" in caught.value.fix
     assert caught.value.exit_code == 5
     assert release.pretty_name in caught.value.message
 

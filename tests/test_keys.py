@@ -127,6 +127,14 @@ def test_a_binary_key_becomes_the_armoured_text_that_apt_wants_and_gpg_reads_it(
     assert ring["vendor"][0] in shown.stdout
 
 
+def test_a_key_file_named_gpg_gets_the_binary_form_that_old_apts_want(ring, site, tmp_path):
+    for form in ("vendor", "binary"):
+        key = Key("X", f"{site[0]}/{form}", (ring["vendor"][0],), "/etc/apt/keyrings/x.gpg")
+        (text,) = texts(keys.gather(wanting(key), tmp_path, nobody))
+        assert text == openpgp.dearmor(ring["vendor"][1])
+        assert text[0] & 0x80
+
+
 def test_a_cache_that_was_tampered_with_is_not_believed(ring, site, tmp_path):
     key = Key("X", f"{site[0]}/vendor", (ring["vendor"][0],), "/etc/apt/keyrings/x.asc")
     keys.store(key, ring["stranger"][1], tmp_path)

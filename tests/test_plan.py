@@ -300,7 +300,7 @@ def specs(draw: st.DrawFn) -> Spec:
             install=draw(mostly("auto", "never")),
             branch=draw(mostly("auto", "580", "595", "999")),
             flavor=draw(mostly("auto", "open", "proprietary")),
-            source=draw(mostly("auto", "distro", "cuda")),
+            source=draw(mostly("auto", "distro", "cuda", "runfile")),
             minimum=draw(mostly("", "550", "590.48.01")),
             replace=draw(mostly(True, False)),
             drift=draw(mostly("auto", "hold", "dkms", "prebuilt")),
@@ -340,6 +340,7 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(facts, spec):
     allowed = [row["base"] for row in catalog._packaged("repositories")["repository"]] + [
         "https://mirror.example/vendor",
         "http://mirror.example/",
+        catalog._packaged("drivers")["installer"]["base"],
     ]
     assert all(any(url.startswith(base) for base in allowed) for url in decided.urls)
     for item in decided.items:

@@ -110,7 +110,7 @@ def stocked(world: World, folder: Path) -> None:
         served = [f"{platform.cuda_first}.1.1", f"{platform.cuda_last}.2.1" if platform.cuda_last else drivers[-1]]
         for name, packages in {
             "docker": {"docker_ce": [f"5:{current}-1~x", "5:20.10.1~3-0~x"]},
-            "toolkit": {"nvidia_container_toolkit": ["1.20.1-1", "1.19.0-1"]},
+            "toolkit": {"nvidia_container_toolkit": [f"{platform.toolkit_newest or '1.20.1'}-1", "1.11.0-1"]},
             "cuda": {"nvidia_driver_cuda": [f"{version}-1ubuntu1" for version in served]},
         }.items():
             repository = catalog.repository(name, platform)
@@ -131,6 +131,10 @@ def stocked(world: World, folder: Path) -> None:
         for system in row["systems"]:
             if row["fingerprint"]:
                 world.put(f"https://developer.download.nvidia.com/compute/cuda/repos/{system}/x86_64/{row['file']}", key)
+    files = refresh._toml(folder, "drivers")
+    for row in files["runfile"]:
+        name = row["path"].rpartition("/")[2]
+        world.put(f"{files['installer']['base']}/{row['path']}.sha256sum", f"{row['sha256']}  {name}\n".encode())
     world.put(refresh.RELEASES, json.dumps({v[:3]: {"type": "x", "driver_info": [{"release_version": v}]} for v in drivers}).encode())
 
 
@@ -284,3 +288,24 @@ def test_a_row_that_is_not_there_is_an_error_and_never_another_rows_value() -> N
     text = '[[branch]]\nnumber = "580"\n\n[[packages]]\nnewest = "x"\n'
     with pytest.raises(KeyError, match=r"no .*branch.* with"):
         refresh.rewritten(text, refresh.Edit("drivers", "branch", (("number", "580"),), "newest", "1"))
+
+
+def test_a_checksum_that_has_changed_is_told_and_never_written(world: World, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stocked(world, data)
+    files = refresh._toml(data, "drivers")
+    row = files["runfile"][0]
+    world.put(f"{files['installer']['base']}/{row['path']}.sha256sum", f"{'0' * 64}  x.run\n".encode())
+    code, after = run(world, data)
+    assert code == 1
+    assert "THE FILE HAS CHANGED" in capsys.readouterr().out
+    assert row["sha256"] in after["drivers.toml"]
+    assert "0" * 64 not in after["drivers.toml"]
+
+
+def test_an_installer_that_is_behind_its_branch_is_told(world: World, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stocked(world, data)
+    path = data / "drivers.toml"
+    path.write_text(path.read_text().replace('newest = "580.178.04"', 'newest = "580.199.01"'))
+    run(world, data, "--check")
+    said = capsys.readouterr().out
+    assert "Branch 580 is at 580.199.01; the installer for x86_64 is still 580.178.04" in said

@@ -8,12 +8,12 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from provision import actions, render
+from provision import actions, keys, openpgp, render
 from provision.journal import Event, outcomes, parse_event
 from provision.model import CHANGE, Item, Plan, PlatformRow
 from tests.lab.aptrepo import SigningKey, index_packages, write_release
@@ -151,6 +151,18 @@ def test_a_source_is_trusted_refreshed_and_used_and_a_second_run_changes_nothing
     assert len(machine.server.requests) == requests
     receipts = (machine.root / "var/lib/mlhost/receipts").read_text()
     assert re.search(r"^run-1\tpackage\tdocker-ce\t5:29\.7\.1-1\t$", receipts, re.MULTILINE)
+
+
+def test_a_key_in_binary_form_is_one_that_apt_takes_too(machine: Machine) -> None:
+    """Which is the only form before apt 1.4; the apt here is newer, and takes both."""
+    path = KEY_PATH.replace(".asc", ".gpg")
+    armoured = machine.repository()
+    key = actions.Key("docker", "", ("F",), path, keys.as_named(path, machine.key.public()))
+    wanted = replace(armoured, text=armoured.text.replace(KEY_PATH, path), key=key)
+    assert machine.run(wanted, packages("docker-ce")) == 0, machine.log
+    assert (machine.root / path[1:]).read_bytes() == openpgp.dearmor(machine.key.public())
+    assert machine.run(wanted) == 0
+    assert machine.states() == ["ok"]
 
 
 def test_recommended_packages_come_only_when_asked_for(machine: Machine) -> None:

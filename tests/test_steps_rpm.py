@@ -262,7 +262,8 @@ def test_rpm_fusions_driver_goes_only_with_consent() -> None:
 
 
 def test_a_repository_that_is_withheld_is_told_with_the_reason() -> None:
-    (problem,) = gpu("rocky 10", "2330").problems
+    facts = with_gpus(machine("rocky 10"), "2330")
+    (problem,) = plan(facts, Spec(driver=DriverSpec(branch="595")), CATALOG).problems
     assert "no full fingerprint could be verified" in problem.message
     assert "driver.install=never" in problem.fix
 

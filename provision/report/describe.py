@@ -63,6 +63,10 @@ def _file(action: actions.File) -> str:
     return f"remove {action.path}" if action.content is None else f"write {action.path}"
 
 
+def _runfile(action: actions.Runfile) -> str:
+    return f"fetch {action.url}, compare its SHA-256 with {action.sha256[:12]}…, and run it"
+
+
 _BY_KIND: dict[type, Callable[[Any], str]] = {
     actions.AptRepository: _repository,
     actions.RpmRepository: _repository,
@@ -71,6 +75,7 @@ _BY_KIND: dict[type, Callable[[Any], str]] = {
     actions.File: _file,
     actions.JsonMerge: lambda a: f"merge into {a.path}",
     actions.Service: _service,
+    actions.Runfile: _runfile,
     actions.KernelModule: _modules,
     actions.GroupMember: lambda a: f"add {a.user} to the group {a.group}",
     actions.Mount: lambda a: f"mount {a.device} at {a.path} ({a.filesystem}; formatted only if blank)",

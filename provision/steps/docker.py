@@ -209,7 +209,7 @@ def _installed(ctx: Context, have: Present) -> tuple[Result, Engine | None]:
         old = f"Docker publishes nothing new for {ctx.platform.name}; its repository there stays as it is."
         notices.append(Notice("docker/frozen", old))
     urls = (choice.repo.index_url,) if choice.repo else ()
-    planned = spec.version or ("" if choice.source == "docker-ce" else ctx.platform.distro_docker_version)
+    planned = spec.version or (ctx.platform.docker_newest if choice.source == "docker-ce" else ctx.platform.distro_docker_version)
     result = Result(tuple(items), {STEP: Decision("install", why, details)}, problems, tuple(notices), urls=urls)
     return result, Engine(choice.source, planned, not have.source, True)
 

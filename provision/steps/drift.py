@@ -117,6 +117,8 @@ def _why_held(ctx: Context, bundle: DriverPackages) -> str:
 
 def _held(ctx: Context, identifier: str, names: tuple[str, ...], why: str) -> Item:
     known = ctx.facts.packages or {}
+    if not names:
+        return settled(STEP, identifier, "hold", "there is no package to hold: no package brings new kernels to this machine", {"policy": "hold"}, HOLDS)
     missing = [name for name in names if not (name in known and known[name].installed and known[name].held)]
     expected: dict[str, object] = dict.fromkeys(names, "held")
     if not missing:

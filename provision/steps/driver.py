@@ -10,7 +10,8 @@ from provision.model import CHANGE, Decision, Item, Notice, Nvidia, Problem
 from provision.rows import version_key
 from provision.steps import MODULES, PACKAGES, Context, Result, drift, driver_install, fabric, gpus, installed, settled
 from provision.steps.engine import there
-from provision.steps.gpus import Gpu
+from provision.steps.gpus import Choice, Gpu
+from provision.watched import DKMS
 
 STEP = "driver"
 
@@ -75,10 +76,10 @@ def decide(ctx: Context) -> tuple[Result, Driver]:
         return _skip(why, Notice("driver/none", f"{gpus.names(own)} is without a driver: {why}."))
     if nvidia.loaded and nvidia.on_disk and nvidia.loaded != nvidia.on_disk:
         return _pending(ctx, own, nvidia)
-    problem = _broken(ctx, own, nvidia)
+    chosen = gpus.choose(ctx, own, exact=fabric.needed(ctx, own))
+    problem = _broken(ctx, own, nvidia, chosen)
     if problem:
         return _refuse(problem, **_there(ctx, nvidia))
-    chosen = gpus.choose(ctx, own, exact=fabric.needed(ctx, own))
     if isinstance(chosen, Problem):
         return _refuse(chosen, secure_boot=facts.secure_boot)
     result = driver_install.decide(ctx, own, chosen)
@@ -178,9 +179,14 @@ def _kept(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia, short: list[str]) 
 def _guarded(ctx: Context, details: Mapping[str, object], version: str) -> Result:
     """The drift guard of a driver that is there, by the packages that it is known to be made of."""
     source, branch, flavor = (str(details[key] or "") for key in ("source", "branch", "flavor"))
-    if source not in ("distro", "cuda"):
-        return Result(notices=drift.unknown(version) if source == "runfile" else ())
+    if source not in ("distro", "cuda", "runfile"):
+        return Result()
     bundle = gpus.packages(ctx, source, branch, flavor)
+    if source == "runfile":
+        registered = DKMS in ctx.facts.paths and ctx.facts.paths[DKMS].kind == "dir"
+        if bundle is None or not registered or not ctx.facts.installed("dkms"):
+            return Result(notices=drift.unknown(version))
+        return drift.guard(ctx, bundle, gpus.kernel_follows(ctx, bundle))
     if bundle and bundle.prebuilt and bundle.fallback and not any(there(ctx.facts, n) for n in bundle.packages if n.startswith("linux-modules-")):
         bundle = bundle.fallback
     if bundle is None or not all(there(ctx.facts, name) for name in bundle.packages if name != bundle.metapackage):
@@ -198,13 +204,14 @@ def _pending(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia) -> tuple[Result
     return Result((item,), decisions), Driver(len(own), "planned", source, nvidia.on_disk)
 
 
-def _broken(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia) -> Problem | None:
+def _broken(ctx: Context, own: tuple[Gpu, ...], nvidia: Nvidia, chosen: Choice | Problem) -> Problem | None:
     """A driver that is there and that no package work would heal."""
     packages = installed.driver_packages(ctx.facts)
-    if nvidia.installed_by_runfile and not packages:
+    same = isinstance(chosen, Choice) and chosen.source == "runfile" and nvidia.on_disk in ("", chosen.version)
+    if nvidia.installed_by_runfile and not packages and not same:
         return Problem(
             "driver/runfile",
-            "A driver installed by NVIDIA's .run file is here and does not work; packages beside it would mix two drivers.",
+            "A driver installed by NVIDIA's .run file is here and does not work; another one beside it would mix two drivers.",
             "Take it away with `sudo nvidia-uninstall --silent`, then run mlhost again.",
         )
     # A module of the wrong flavour is loaded and shows nothing; another one is installed then.

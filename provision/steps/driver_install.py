@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from provision.actions import AptRepository, Command, File, KernelModule, Package, Packages
+from provision.actions import AptRepository, Command, File, KernelModule, Package, Packages, Runfile, Service
 from provision.aptsource import deb822, one_line
 from provision.model import CHANGE, LATER, Decision, Item, Notice, Problem
 from provision.rows import Repository
@@ -13,6 +13,7 @@ from provision.steps import (
     BEFORE_PACKAGES,
     MODULES,
     PACKAGES,
+    SERVICES,
     SOURCES,
     Context,
     Result,
@@ -27,14 +28,30 @@ from provision.steps import (
 from provision.steps.engine import fits, there
 from provision.steps.files import file_item
 from provision.steps.gpus import Choice, Gpu
-from provision.watched import BLACKLIST, PREFERENCES
+from provision.watched import BLACKLIST, PERSISTENCED, PREFERENCES
 
 STEP = "driver"
+INSTALLER = MODULES - 2  # after the packages that it builds with, and before what loads the module
 # nova_core is the kernel's newer driver for the same GPUs, from 6.19 on.
 BLACKLIST_TEXT = (
     "# Written by mlhost: no other driver must take the GPU before NVIDIA's does.\n"
     "blacklist nouveau\nblacklist nova_core\noptions nouveau modeset=0\n"
 )
+PERSISTENCED_TEXT = """\
+# Written by mlhost: NVIDIA's installer brings the program alone.
+[Unit]
+Description=NVIDIA persistence daemon
+After=systemd-modules-load.service
+
+[Service]
+Type=forking
+ExecStart=/usr/bin/nvidia-persistenced
+ExecStopPost=/bin/rm -rf /run/nvidia-persistenced
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+"""
 MORE_COMPONENTS = "/etc/apt/sources.list.d/mlhost-non-free"
 # The ramdisk loads nouveau at the next boot unless it is made after the blacklist.
 INITRAMFS_CHECK = f'[ ! -e "/boot/initrd.img-$(uname -r)" ] || [ "/boot/initrd.img-$(uname -r)" -nt {BLACKLIST} ]'
@@ -60,7 +77,7 @@ def decide(ctx: Context, own: tuple[Gpu, ...], choice: Choice) -> Result:
     besides = installed.modules_besides(facts, (*bundle.packages, *(p.name for p in wanted)), choice.branch, choice.flavor == "open")
     others = tuple(n for n in ctx.platform.driver_remove if there(facts, n) and n not in bundle.packages)
     remove = tuple(dict.fromkeys((*besides, *others)))
-    problem = components if isinstance(components, Problem) else _unbuildable(ctx, choice) or _unasked(ctx, choice, remove)
+    problem = components if isinstance(components, Problem) else _unbuildable(ctx, choice) or _beside(ctx, choice) or _unasked(ctx, choice, remove)
     if problem:
         item = Item("driver/packages", STEP, "packages", "refused", problem.message, phase=PACKAGES)
         decisions = {STEP: Decision("refuse", problem.message, details), **fabric.skip("there is no driver to match")}
@@ -71,13 +88,16 @@ def decide(ctx: Context, own: tuple[Gpu, ...], choice: Choice) -> Result:
     items += _packages(ctx, choice, wanted, remove, why)
     guarded = drift.guard(ctx, bundle, gpus.kernel_follows(ctx, bundle))
     items += guarded.items
-    items += _module(ctx)
-    items += fabric.persistenced(facts, True)
+    items += _runfile(ctx, choice, why)
+    items += _module(ctx, INSTALLER - 1 if bundle.installer else MODULES)
+    items += _persistenced(ctx) if bundle.installer else fabric.persistenced(facts, True)
     version = choice.version or ctx.catalog.branch(choice.branch).newest_release
     manager = fabric.manager(ctx, own, choice.source, choice.branch, version, bundle.follows)
     known = {i.id for i in items}
     items += [i for i in manager.items if i.id not in known]
-    urls = (repo.index_url, *more) if repo else ()
+    urls = (repo.index_url, *more) if repo else more
+    if bundle.installer and not ctx.spec.mirrors.driver and any(i.kind == "runfile" and i.state == CHANGE for i in items):
+        urls = (bundle.installer.check_url, *urls)
     decisions = {STEP: Decision("install", why, details), **manager.decisions}
     problems = (*guarded.problems, *manager.problems)
     if guarded.problems:
@@ -106,6 +126,8 @@ def _headers(ctx: Context, choice: Choice) -> tuple[str, ...]:
 
 
 def _where(choice: Choice, repo: Repository | None) -> str:
+    if choice.bundle.installer:
+        return f"NVIDIA's .run installer of {choice.version}, as no repository that can be used has it"
     if repo:
         return "NVIDIA's repository" if repo.name == "cuda" else repo.title
     return "the distribution, as signed prebuilt modules" if choice.bundle.prebuilt else "the distribution"
@@ -120,7 +142,48 @@ def _notices(ctx: Context, choice: Choice) -> tuple[Notice, ...]:
     if not bundle.prebuilt and not bundle.headers and kernel:
         text = f"Kernel {kernel} is not {ctx.platform.name}'s own, so no package is known that has its headers: the module is built only if they are there."
         notices.append(Notice("driver/headers", text))
+    if bundle.installer and not gpus.kernel_follows(ctx, bundle):
+        text = "No package brings new kernels with their headers to this machine: after a new kernel DKMS can build the module only once its headers are there."
+        notices.append(Notice("driver/runfile", text))
     return tuple(notices)
+
+
+def _beside(ctx: Context, choice: Choice) -> Problem | None:
+    """Packages of a driver, beside which NVIDIA's installer must not put another one."""
+    packages = installed.driver_packages(ctx.facts)
+    if choice.bundle.installer is None or not packages:
+        return None
+    message = f"{', '.join(sorted(packages))} {'is' if len(packages) == 1 else 'are'} here; NVIDIA's .run installer beside packages of a driver would mix two drivers."
+    return Problem("driver/runfile", message, "Remove the packages (no purge is needed), then run mlhost again.")
+
+
+def _runfile(ctx: Context, choice: Choice, why: str) -> list[Item]:
+    """The installer, where the driver comes in no package."""
+    installer, nvidia = choice.bundle.installer, ctx.facts.nvidia
+    if installer is None:
+        return []
+    expected: dict[str, object] = {"version": installer.version, "sha256": installer.sha256}
+    if nvidia and nvidia.installed_by_runfile and nvidia.on_disk == installer.version:
+        done = f"NVIDIA's installer of {installer.version} has run; its module is not seen yet"
+        return [settled(STEP, "driver/runfile", "runfile", done, expected, INSTALLER)]
+    mirror = ctx.spec.mirrors.driver.rstrip("/")
+    url = mirror + installer.url[len(installer.base) :] if mirror else installer.url
+    action = Runfile(installer.version, url, installer.sha256, installer.options)
+    actual: dict[str, object] = {"version": nvidia.on_disk if nvidia else ""}
+    return [Item("driver/runfile", STEP, "runfile", CHANGE, why, expected, actual, action, phase=INSTALLER)]
+
+
+def _persistenced(ctx: Context) -> list[Item]:
+    """NVIDIA's installer brings the persistence daemon, and no unit that starts it; packages bring both."""
+    unit = ctx.facts.units.get("nvidia-persistenced.service")
+    if unit and unit.load == "masked":
+        return []
+    why = "NVIDIA's installer brings the persistence daemon without a unit that starts it"
+    file = file_item(ctx.facts, STEP, "driver/persistenced-unit", File(PERSISTENCED, PERSISTENCED_TEXT), why, INSTALLER)
+    expected, actual = {"enabled": "enabled", "running": "active"}, {"enabled": unit.enabled if unit else "", "running": unit.active if unit else ""}
+    why = "without it every first use of a GPU takes seconds, and settings are lost"
+    action = Service("nvidia-persistenced.service")
+    return [file, Item("driver/persistenced", STEP, "service", CHANGE, why, expected, dict(actual), action, phase=SERVICES - 2)]
 
 
 def _unbuildable(ctx: Context, choice: Choice) -> Problem | None:
@@ -190,6 +253,8 @@ def _packages(ctx: Context, choice: Choice, wanted: tuple[Package, ...], remove:
         globs.update({p.name: f"{have}*" for p in wanted if p.version.startswith("@") and have})
     if bundle.kernel_suffix:
         globs = {}
+    if bundle.installer:
+        why = "NVIDIA's installer builds the kernel module with these, and DKMS builds it anew for later kernels"
     items.append(_transaction(ctx, "driver/packages", action, globs, why, PACKAGES))
     return items
 
@@ -231,14 +296,14 @@ def _sources(ctx: Context, choice: Choice) -> tuple[list[Item], tuple[str, ...]]
     return items, tuple(urls)
 
 
-def _module(ctx: Context) -> list[Item]:
+def _module(ctx: Context, ramdisk: int) -> list[Item]:
     nvidia, items = ctx.facts.nvidia, []
     if nvidia and nvidia.nouveau_loaded and ctx.platform.initramfs_update:
         why = "nouveau is loaded, and would be again at the next boot, from a ramdisk that does not know it is unwanted"
         check = DRACUT_CHECK if ctx.platform.initramfs == "dracut" else INITRAMFS_CHECK
         action = Command(check, ctx.platform.initramfs_update)
         state = {"ramdisk": "newer than the blacklist"}
-        items.append(Item("driver/initramfs", STEP, "command", CHANGE, why, state, {"ramdisk": ""}, action, phase=MODULES))
+        items.append(Item("driver/initramfs", STEP, "command", CHANGE, why, state, {"ramdisk": ""}, action, phase=ramdisk))
     loaded = nvidia.loaded if nvidia else ""
     why = "the module is loaded without a reboot where that works; else a reboot follows"
     # Debian's files are named nvidia-current and the like; its own modprobe.d makes them answer to these names, which are also those in /sys/module.

@@ -128,7 +128,8 @@ def choose(ctx: Context, gpus: tuple[Gpu, ...], exact: bool = False) -> Choice |
     """Branch and flavour from the oldest GPU, the playbook and what the sources have.
 
     With `exact` the packages are those of one version, which a fabric manager can be made to match. What of a driver is there already is
-    gone on with, where it serves. A source that the host cannot reach, and a module that Secure Boot would not load, are last choices.
+    gone on with, where it serves. A source that the host cannot reach, and a module that Secure Boot would not load, are last choices; the
+    very last is NVIDIA's .run installer, which no package manager knows of.
     """
     spec, catalog = ctx.spec.driver, ctx.catalog
     oldest = min(gpus, key=lambda g: catalog.generation(g.model.generation).order)
@@ -140,8 +141,9 @@ def choose(ctx: Context, gpus: tuple[Gpu, ...], exact: bool = False) -> Choice |
     if problem:
         return problem
     last: Choice | None = None
+    wanted = able if spec.flavor == "auto" else (spec.flavor,)
     for number in _branches(ctx, gpus):
-        for flavor in able if spec.flavor == "auto" else (spec.flavor,):
+        for flavor in wanted:
             for source in _sources(ctx):
                 version = catalog.branch(number).newest_release if exact else ""
                 bundle = packages(ctx, source, number, flavor, version)
@@ -152,15 +154,25 @@ def choose(ctx: Context, gpus: tuple[Gpu, ...], exact: bool = False) -> Choice |
                 if not lost and (bundle.prebuilt or not ctx.facts.secure_boot):
                     return choice
                 last = last or choice
+    if last is None and spec.source in ("auto", "runfile"):
+        tries = ((n, f, packages(ctx, "runfile", n, f)) for n in _branches(ctx, gpus, everywhere=True) for f in wanted)
+        last = next((_by_runfile(ctx, oldest, n, f, able, b) for n, f, b in tries if b), None)
     return last or _no_source(ctx, oldest, able)
 
 
-def _branches(ctx: Context, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
+def _by_runfile(ctx: Context, oldest: Gpu, number: str, flavor: str, able: tuple[str, ...], bundle: DriverPackages) -> Choice:
+    version = bundle.installer.version if bundle.installer else ""
+    return Choice(number, flavor, "runfile", bundle, _why(ctx, oldest, number, flavor, able), version)
+
+
+def _branches(ctx: Context, gpus: tuple[Gpu, ...], everywhere: bool = False) -> tuple[str, ...]:
+    """The branches to try, best first. Without `everywhere` those that the platform's repositories are known to begin with."""
     if ctx.spec.driver.branch != "auto":
         return (ctx.spec.driver.branch,)
     known = {b.number: b for b in ctx.catalog.branches}
     begun = installed.branch(ctx.facts)
-    order = dict.fromkeys((*([begun] if begun in known else []), *(ctx.platform.preferred_branches or ctx.catalog.preferred_branches)))
+    best = () if everywhere else ctx.platform.preferred_branches
+    order = dict.fromkeys((*([begun] if begun in known else []), *(best or ctx.catalog.preferred_branches)))
     return tuple(n for n in order if _serves(ctx, gpus, known[n]) and _minimum_met(ctx, known[n]))
 
 
@@ -169,6 +181,8 @@ def _minimum_met(ctx: Context, branch: Branch) -> bool:
 
 
 def _sources(ctx: Context) -> tuple[str, ...]:
+    if ctx.spec.driver.source == "runfile":
+        return ()
     if ctx.spec.driver.source != "auto":
         return (ctx.spec.driver.source,)
     begun = installed.source(ctx.facts, ctx.platform.base_id)
@@ -263,6 +277,7 @@ def _no_source(ctx: Context, oldest: Gpu, able: tuple[str, ...]) -> Problem:
     where = f"on {ctx.platform.name} {ctx.platform.arch}" + (f" from {spec.source}" if spec.source != "auto" else "")
     withheld = dict(ctx.platform.withheld).get("cuda", "")
     more = f" NVIDIA's own repository is not used there: {withheld}." if withheld else ""
+    more += _outgrown(ctx, oldest, able)
     return Problem(
         "driver/source",
         f"There is no source for {asked} ({' or '.join(able)} module) for {oldest.model.name} {where}.{more}",
@@ -270,6 +285,16 @@ def _no_source(ctx: Context, oldest: Gpu, able: tuple[str, ...]) -> Problem:
         if withheld
         else "Choose another branch or source (`--set driver.branch=…`, `--set driver.source=…`), or a newer system.",
     )
+
+
+def _outgrown(ctx: Context, oldest: Gpu, able: tuple[str, ...]) -> str:
+    """That there is an installer for the system, and not for this kernel; "" where that is not the reason."""
+    branches = _branches(ctx, (oldest,), everywhere=True)
+    bundles = (ctx.catalog.driver_packages(ctx.platform, "runfile", n, f, "") for n in branches for f in able)
+    bundle = next((b for b in bundles if b and b.installer), None)
+    if bundle is None or not bundle.installer or ctx.spec.driver.source not in ("auto", "runfile") or not kernel(ctx.facts):
+        return ""
+    return f" NVIDIA's .run installer of {bundle.installer.version} is not known to build for kernel {kernel(ctx.facts)}."
 
 
 def _why(ctx: Context, oldest: Gpu, number: str, flavor: str, able: tuple[str, ...]) -> str:

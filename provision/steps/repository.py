@@ -185,7 +185,11 @@ def _known_key(facts: Facts, repository: Repository) -> bytes:
     """The pinned key from the host itself, if a file of it there holds it and nothing else; it then need not be fetched. b"" if not."""
     for content in facts.keyrings.values():
         # apt takes a file named .asc for armoured text.
-        if content.startswith(b"-----BEGIN") and set(_fingerprints(content)) == set(repository.fingerprints):
+        if set(_fingerprints(content)) != set(repository.fingerprints):
+            continue
+        if repository.key_path.endswith(".gpg"):
+            return openpgp.dearmor(content)
+        if content.startswith(b"-----BEGIN"):
             return content
     return b""
 

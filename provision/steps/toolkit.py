@@ -112,10 +112,7 @@ def _kept(ctx: Context, engine: Engine | None, have: str, vendor: Repository | N
     source = repository.kept(ctx, vendor, STEP) if vendor else None
     if source:
         items.insert(0, source)
-    notices = []
-    if vendor and vendor.minimum and numbers(have) < numbers(vendor.minimum):
-        text = f"Toolkit {have} has known container escapes; {vendor.minimum} or newer is advised (`--set toolkit.version={vendor.newest}`)."
-        notices.append(Notice("toolkit/insecure", text))
+    notices = list(_insecure(ctx, have, vendor))
     old = _legacy(ctx.facts, vendor)
     if old:
         text = (
@@ -133,6 +130,19 @@ def _kept(ctx: Context, engine: Engine | None, have: str, vendor: Repository | N
         daemon=_daemon(ctx, engine),
         urls=(vendor.index_url,) if vendor and source and source.state == CHANGE else (),
     )
+
+
+def _insecure(ctx: Context, version: str, vendor: Repository | None) -> tuple[Notice, ...]:
+    """What is to be said of an old toolkit: there is a newer one, or none for this system."""
+    if not vendor or not vendor.minimum or numbers(version) >= numbers(vendor.minimum):
+        return ()
+    text = f"Toolkit {version} has known container escapes; {vendor.minimum} or newer is advised (`--set toolkit.version={vendor.newest}`)."
+    if numbers(vendor.newest) < numbers(vendor.minimum):
+        text = (
+            f"Toolkit {version} has known container escapes, and {vendor.newest} is the last that NVIDIA published for {ctx.platform.name}: "
+            "run only images that you trust, or upgrade the system."
+        )
+    return (Notice("toolkit/insecure", text),)
 
 
 STEP_PACKAGE = PACKAGES_AT_ONE_VERSION[0]
@@ -182,6 +192,7 @@ def _installed(ctx: Context, engine: Engine | None, why: str, vendor: Repository
         items,
         {STEP: decision},
         tuple(problems),
+        _insecure(ctx, version or vendor.newest, vendor) if vendor and ctx.platform.toolkit_newest else (),
         urls=(source.index_url,) if source else (),
         daemon=_daemon(ctx, engine),
         restart=restart,
