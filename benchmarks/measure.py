@@ -6,6 +6,7 @@ meets all of them. Ratios are made within a round and then summed up; ratios of 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -82,6 +83,23 @@ def wait_for_quiet(patience: float = 10.0) -> None:
     end = time.monotonic() + patience
     while others_busy() > QUIET_LOAD and time.monotonic() < end:
         time.sleep(1.0)
+
+
+def real_time() -> None:
+    """Give this process, and all that it has started or will start, priority over all else on this machine (SCHED_RR; needs root).
+
+    For a machine that is never idle: everything compared gets the same, so that ratios are those of an idle machine.
+    """
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    ours = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    for task in (task for pid in ours for task in Path(f"/proc/{pid}/task").glob("*")):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setscheduler(int(task.name), os.SCHED_RR, os.sched_param(1))
 
 
 def others_busy() -> float:

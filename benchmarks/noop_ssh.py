@@ -65,9 +65,9 @@ def cases(line: Line, wanted_file: Path, folder: Path) -> list[Case]:
     ]
 
 
-def at(line: Line, wanted_file: Path, folder: Path, repeats: int) -> dict[str, Any]:
+def at(line: Line, wanted_file: Path, folder: Path, repeats: int, quiet: bool) -> dict[str, Any]:
     """Measure one line; returns the summary, the ratios and the bars."""
-    samples = measure.rounds(cases(line, wanted_file, folder), repeats)
+    samples = measure.rounds(cases(line, wanted_file, folder), repeats, quiet=quiet)
     milliseconds = f"{line.round_trip * 1000:.0f} ms"
 
     def limit(now: Mapping[str, Sample]) -> float:
@@ -107,7 +107,9 @@ def prepared(host: NsHost, folder: Path) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--real-time", action="store_true", help="measure with priority over all else on this machine")
+    arguments = parser.parse_args()
+    repeats, quiet = arguments.repeats, not arguments.real_time
     before = measure.machine()
     results = []
     with tempfile.TemporaryDirectory(prefix="mlhost-bench-") as name:
@@ -115,15 +117,24 @@ def main() -> int:
         peers_bin()
         with converged_host(folder) as host:
             wanted_file = prepared(host, folder)
+            if arguments.real_time:
+                measure.real_time()
             for round_trip in ROUND_TRIPS:
                 measure.progress(f"round trip {round_trip * 1000:.0f} ms")
                 if round_trip:
                     with delayed(host, round_trip, folder) as line:
-                        results.append(at(line, wanted_file, folder, repeats))
+                        results.append(at(line, wanted_file, folder, repeats, quiet))
                 else:
-                    results.append(at(direct(host, folder), wanted_file, folder, repeats))
+                    results.append(at(direct(host, folder), wanted_file, folder, repeats, quiet))
     bars = [one for result in results for one in result["bars"]]
-    document = {"machine": before, "peers": versions(), "repeats": repeats, "results": results, "bars": bars}
+    document = {
+        "machine": before,
+        "peers": versions(),
+        "repeats": repeats,
+        "real_time": arguments.real_time,
+        "results": results,
+        "bars": bars,
+    }
     return measure.publish("noop_ssh", document, "\n".join([*map(show, results), measure.bars_table(bars)]))
 
 
