@@ -127,9 +127,9 @@ def summary(samples: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
     }
 
 
-def ratio(samples: Mapping[str, Sequence[Sample]], of: str, to: str) -> dict[str, float]:
-    """Wall time of one case in units of another's, round by round, as `spread`."""
-    return spread([a.wall / b.wall for a, b in zip(samples[of], samples[to])])
+def ratio(samples: Mapping[str, Sequence[Sample]], of: str, to: str, part: str = "wall") -> dict[str, float]:
+    """Wall time (or another part of a sample) of one case in units of another's, round by round, as `spread`."""
+    return spread([getattr(a, part) / getattr(b, part) for a, b in zip(samples[of], samples[to])])
 
 
 def limit_ratio(

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -276,6 +277,46 @@ def test_only_the_last_runs_are_kept(shell: list[str], state: str) -> None:
     call(shell, journal.launch(script("true"), run_id="r1", owner="me", state=state))
     left = sorted(path.name for path in (Path(state) / "runs").iterdir())
     assert left == sorted(["r1", *(f"old{number}" for number in range(6, 25))])
+
+
+@pytest.mark.parametrize("name", ["dash", "bash"])  # busybox has these programs in itself
+def test_following_a_quiet_run_starts_hardly_a_program(name: str, state: str, tmp_path: Path) -> None:
+    shell = [shutil.which(name) or pytest.skip(f"the shell {name} is missing"), "-s"]
+    counted = tmp_path / "counted"
+    counted.mkdir()
+    for program in ("sed", "cut", "cat", "stat", "tail", "head", "wc", "grep", "tr", "mktemp", "rm", "sleep"):
+        wrapper = counted / program
+        wrapper.write_text(f'#!/bin/sh\necho {program} >>{tmp_path}/calls\nexec {shutil.which(program)} "$@"\n')
+        wrapper.chmod(0o755)
+    process = opened(shell, journal.launch(script("echo up; sleep 4; echo done"), run_id="r1", owner="me", state=state))
+    read_until(process, journal.Reader("r1"), journal.LogLine)
+    process.kill()
+    process.communicate()
+    env = {"PATH": f"{counted}:{os.environ['PATH']}"}
+    text = journal.follow("r1", state=state)
+    done = subprocess.run(shell, input=text.encode(), stdout=subprocess.PIPE, env=env, timeout=60, check=False)
+    frames = list(journal.Reader("r1").feed(done.stdout))
+    assert [frame.text for frame in frames if isinstance(frame, journal.LogLine)] == ["up", "done"]
+    calls = [call for call in (tmp_path / "calls").read_text().split() if call != "sleep"]
+    # the two times when there was something to tell, and a look at the sizes now and then; a program for each look would be some hundred
+    assert len(calls) < 60, calls
+
+
+def test_news_are_told_although_the_clock_was_set_back(shell: list[str], state: str) -> None:
+    late = 'echo late; touch -d "2001-01-01 00:00:00" "${MLHOST_EVENTS%/events}/log"'
+    body = f"echo up; while [ ! -e {state}/on ]; do sleep 0.1; done; {late}; while [ ! -e {state}/go ]; do sleep 0.1; done"
+    process = opened(shell, journal.launch(script(body), run_id="r1", owner="me", state=state))
+    reader = journal.Reader("r1")
+    read_until(process, reader, journal.LogLine)
+    time.sleep(0.5)
+    Path(f"{state}/on").touch()
+    given_up = threading.Timer(30, Path(f"{state}/go").touch)
+    given_up.start()
+    read_until(process, reader, journal.LogLine)
+    assert not Path(f"{state}/go").exists(), "it was told at the end only"
+    given_up.cancel()
+    Path(f"{state}/go").touch()
+    process.communicate()
 
 
 def test_a_request_to_stop_lets_the_item_finish(shell: list[str], state: str) -> None:

@@ -464,8 +464,16 @@ def test_a_machine_without_package_lists_gets_them_once(host: Host) -> None:
 def test_a_package_that_old_lists_do_not_know_is_looked_for_in_new_ones(host: Host) -> None:
     host.knows("unknown", "docker.io")
     assert host.run(script(actions.Packages((actions.Package("docker.io"),)))) == 0, host.log
-    assert len([call for call in host.calls("apt-get") if "<update>" in call]) == 1
+    assert [re.findall("<(update|install|-s)>", call) for call in host.calls("apt-get")] == [["install"], ["update"], ["install"]]
     assert (host.stub / "packages/docker.io").exists()
+
+
+def test_apt_is_told_to_remove_nothing_unless_something_is_to_be_removed(host: Host) -> None:
+    assert host.run(script(actions.Packages((actions.Package("docker-ce"),)))) == 0, host.log
+    assert ["<--no-remove>" in call for call in host.calls("apt-get")] == [True]
+    host.knows("packages/docker.io", "1")
+    assert host.run(script(actions.Packages((actions.Package("other"),), ("docker.io",)))) == 0, host.log
+    assert [("<-s>" in call, "<--no-remove>" in call) for call in host.calls("apt-get")[1:]] == [(True, False), (False, False)]
 
 
 def test_nothing_that_the_plan_does_not_name_is_removed(host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import socket
 import subprocess
@@ -115,6 +116,12 @@ class VM:
     def use_proxy(self, proxy: CachingProxy) -> None:
         """Send the guest's apt through the lab's caching proxy."""
         self.run("cat > /etc/apt/apt.conf.d/00lab-proxy", user="root", stdin=proxy.apt_conf())
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the whole machine has taken since it was started, in seconds."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def console_text(self) -> str:
         """What the serial console has shown so far, over all boots."""

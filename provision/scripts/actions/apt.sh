@@ -144,6 +144,10 @@ apt_outdated() { # that is what the last transaction failed of
     grep -Eq '404 +Not Found|Unable to fetch some archives|Hash Sum mismatch' "$WORK/apt.out"
 }
 
+apt_planned() { # the last transaction failed after apt knew what to do
+    grep -q '^[0-9][0-9]* upgraded, ' "$WORK/apt.out"
+}
+
 apt_install() { # RECOMMENDS(yes|no) INSTALL... -- REMOVE...: one transaction that removes nothing that is not named
     apt_install_recommends=--no-install-recommends
     [ "$1" = no ] || apt_install_recommends=--install-recommends
@@ -192,26 +196,37 @@ own_holds_set() { # hold|unhold
 }
 
 apt_carry_out() { # ARGUMENT...
+    apt_fresh=no
     if [ ! -s "$WORK/apt.remove" ]; then
         # a fresh cloud image has no package lists at all
-        apt_listed || apt_update_all || return 1
-        # apt itself refuses to remove anything, before it changes anything; asking it first what it would do costs as much as a start of it
-        if apt_try apt_transaction --no-remove "$@"; then
-            apt_receipts
-            return
-        elif apt_outdated; then
-            note "the package lists were out of date; refreshing them"
+        apt_listed || { apt_update_all && apt_fresh=yes; } || return 1
+        # apt itself refuses to remove anything, before it changes anything; to ask it first what it would do costs as much again
+        while :; do
+            if apt_try apt_transaction --no-remove "$@"; then
+                apt_receipts
+                return
+            elif grep -q 'remove is disabled' "$WORK/apt.out"; then
+                break
+            elif apt_outdated && [ "$apt_fresh" = no ]; then
+                note "the package lists were out of date; refreshing them"
+            elif apt_planned; then
+                apt_why "apt failed"
+                return 1
+            elif [ "$apt_fresh" = yes ]; then
+                break
+            fi
+            # an old image has old lists
             apt_update_all || return 1
-        elif grep -q '^E: Sub-process ' "$WORK/apt.out"; then
-            apt_why "apt failed"
-            return 1
-        fi
+            apt_fresh=yes
+        done
         # nothing has been changed: what is in the way is found out below
     fi
     if ! apt_possible "$@"; then
-        # an old image has old lists
-        apt_update_all || return 1
-        apt_possible "$@" || { cat "$WORK/apt.out"; apt_why "apt cannot install this"; return 1; }
+        if [ "$apt_fresh" = yes ] || ! apt_update_all || ! apt_possible "$@"; then
+            cat "$WORK/apt.out"
+            apt_why "apt cannot install this"
+            return 1
+        fi
     fi
     apt_install_lost=$(sed -n 's/^Remv \([^ ]*\) .*/\1/p' "$WORK/apt.out" | while IFS= read -r apt_install_name; do
         grep -Fxq -e "$apt_install_name" -e "${apt_install_name%%:*}" "$WORK/apt.remove" || printf '%s ' "$apt_install_name"

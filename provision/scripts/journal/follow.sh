@@ -40,8 +40,8 @@ follow() { # EVENTS-OFFSET LOG-OFFSET: until the run has ended and everything is
     PART=$(mktemp "$DIR/follow.XXXXXX") || { frame "F	cannot write into $DIR; is the disk full?"; return 1; }
     trap 'rm -f "$PART" "$PART.whole" "$PART.seen"' EXIT
     trap 'exit 1' HUP INT TERM PIPE
-    follow_events=$1 follow_log=$2 follow_quiet=0 follow_look=0 follow_sleep=0.25 follow_beat=40 follow_trust=8
-    sleep 0.01 2>/dev/null || follow_sleep=1 follow_beat=10 follow_trust=2
+    follow_events=$1 follow_log=$2 follow_quiet=0 follow_look=0 follow_trust=8 follow_fine=yes
+    sleep 0.01 2>/dev/null || follow_fine=no
     while :; do
         # asked before reading on, so that nothing written before the end is missed
         follow_end=no
@@ -86,10 +86,17 @@ follow() { # EVENTS-OFFSET LOG-OFFSET: until the run has ended and everything is
                 return 0
                 ;;
         esac
-        follow_quiet=$((follow_quiet + 1))
-        if [ "$follow_quiet" -ge "$follow_beat" ]; then
+        # in quarters of a second; who has been quiet for a while is not asked so often
+        if [ "$follow_fine" = no ]; then
+            follow_sleep=1 follow_quiet=$((follow_quiet + 4))
+        elif [ "$follow_quiet" -lt 8 ]; then
+            follow_sleep=0.25 follow_quiet=$((follow_quiet + 1))
+        else
+            follow_sleep=0.5 follow_quiet=$((follow_quiet + 2))
+        fi
+        if [ "$follow_quiet" -ge 40 ]; then
             frame H
-            follow_quiet=0
+            follow_quiet=8
         fi
         sleep "$follow_sleep"
     done
