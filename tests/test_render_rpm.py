@@ -20,6 +20,7 @@ from provision.journal import Event, outcomes, parse_event
 from provision.keys import armoured
 from provision.model import CHANGE, Item, Plan, PlatformRow
 from tests.lab.aptrepo import SigningKey
+from tests.lab.doubles_rpm import TDNF, YUM
 from tests.lab.fixtures import available, skipping
 from tests.lab.rpmrepo import CUDA, DOCKER, TOOLKIT, Rpm, RpmMaker, module
 from tests.lab.rpmtree import RpmHost, built_tdnf, rpm_tree
@@ -149,6 +150,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def made(manager: str, served: Served, work: Path) -> Iterator[Machine]:
+    """A machine with that manager; `yum-double` and `tdnf-double` are doubles in front of dnf."""
     with skipping():
         if manager == "tdnf":
             tdnf = built_tdnf()
@@ -160,6 +162,14 @@ def made(manager: str, served: Served, work: Path) -> Iterator[Machine]:
     if manager == "zypper":
         os_release = host.path("/usr/lib/os-release")
         os_release.write_text('NAME="SLES"\nID="sles"\nID_LIKE="suse"\nVERSION_ID="15.7"\n')
+    if manager.endswith("-double"):
+        manager = manager[: -len("-double")]
+        host.must("rm", "/usr/bin/dnf")
+        program = host.path(f"/usr/bin/{manager}")
+        program.write_text({"yum": YUM, "tdnf": TDNF}[manager])
+        program.chmod(0o755)
+        identifier = {"yum": 'ID="amzn"\nVERSION_ID="2"', "tdnf": 'ID=azurelinux\nVERSION_ID="3.0"'}[manager]
+        host.path("/usr/lib/os-release").write_text(f"{identifier}\n")
     with host:
         # zypper does not bear an empty database
         host.must("rpm", "--install", "--nosignature", f"{served.server.url}/{DOCKER}/base-1-1.el9.x86_64.rpm")
@@ -364,6 +374,38 @@ def test_with_only_the_manager_real_what_mlhost_holds_itself_it_may_change_and_h
     update = ("zypper", "--non-interactive", "update") if machine.zypper else (machine.manager.replace("dnf4", "dnf"), "-y", "update")
     machine.host.must(*update)
     assert machine.version("docker-ce") == "3:29.7.1-1.el9"
+
+
+@pytest.mark.parametrize(("manager", "shell"), [("yum", "dash"), ("tdnf", "bash"), ("tdnf", "busybox")])
+def test_with_doubles_of_yum_and_tdnf_the_whole_way_is_gone_by_options_that_they_know(
+    served: Served, tmp_path: Path, manager: str, shell: str
+) -> None:
+    for double in made(f"{manager}-double", served, tmp_path):
+        whole_way(double, shell)
+
+
+def whole_way(double: Machine, shell: str) -> None:
+    assert double.run(double.repository(), packages("docker"), packages("podman"), shell=shell) == 0, double.log
+    assert double.run(packages("docker-ce=3:99.*"), shell=shell) == 1
+    assert re.search("docker-ce.*99", double.detail()), double.detail()
+    assert double.run(packages("docker-ce=3:29.7.*"), actions.Hold(("docker-ce",)), shell=shell) == 0, double.log
+    assert double.version("docker-ce") == "3:29.7.1-1.el9"
+    assert double.run(double.repository(), packages("docker-ce=3:29.7.*"), actions.Hold(("docker-ce",)), shell=shell) == 0, double.log
+    assert double.states() == ["ok"] * 3
+    assert double.run(packages("docker-ce=3:30.*"), shell=shell) == 1
+    assert double.version("docker-ce") == "3:29.7.1-1.el9", "a conflict is not removed without being named"
+    assert double.run(packages("containerd.io", remove=("runc",)), shell=shell) == 1
+    assert double.detail() == f"refused: {double.manager} would also remove podman"
+    assert double.run(packages("docker-ce=3:30.*", remove=("docker",)), shell=shell) == 0, double.log
+    assert (double.version("docker-ce"), double.version("docker")) == ("3:30.0.0-1.el9", ""), "its own hold is let go and set again"
+    double.host.path("/var/lib/mlhost/receipts").rename(double.host.path("/receipts"))
+    assert double.run(packages("docker-ce=3:29.6.*"), shell=shell) == 1
+    assert double.version("docker-ce") == "3:30.0.0-1.el9", "somebody else's hold stays"
+    double.host.path("/receipts").rename(double.host.path("/var/lib/mlhost/receipts"))
+    assert double.run(packages("x", modules=("nvidia-driver:580-open",)), shell=shell) == 1
+    assert double.detail() == f"{double.manager} knows no module streams, and nvidia-driver:580-open is wanted"
+    assert double.execute(render.rollback("h", run_id="back-1"), shell) == 0, double.log
+    assert double.version("docker-ce") == ""
 
 
 def test_with_only_dnf_real_a_module_stream_is_enabled_and_left_for_another(dnf: Machine) -> None:

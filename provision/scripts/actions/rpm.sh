@@ -432,6 +432,7 @@ rpm_refresh_all() {
     RPM_STALE=''
     case $RPM_KIND in
         zypper) rpm_try rpm_tool refresh ;;
+        yum) rpm_try rpm_tool clean expire-cache && rpm_try rpm_tool makecache fast ;;
         *) rpm_try rpm_tool --refresh makecache ;;
     esac && return 0
     # not an end in itself: what is to be installed may be there all the same
@@ -447,6 +448,14 @@ rpm_carry_out() {
     # shellcheck disable=SC2046  # the renderer refuses names and versions with blanks
     set -- $(rpm_options)
     rpm_first=''
+    if [ "$RPM_KIND" = yum ] && [ -s "$WORK/rpm.remove" ]; then
+        # it has no option to do both in one transaction, so what is in the way goes first
+        rpm_left=$(cat "$WORK/rpm.remove")
+        # shellcheck disable=SC2086
+        rpm_possible remove --setopt=clean_requirements_on_remove=0 $rpm_left || { cat "$WORK/rpm.out"; rpm_why "yum cannot remove this"; return 1; }
+        rpm_nothing_else && rpm_remove "$rpm_left" || return 1
+        : >"$WORK/rpm.remove"
+    fi
     # an index that is there is good enough for a first try, whatever its age
     case $RPM_KIND in dnf | dnf5) rpm_first='--setopt=*.metadata_expire=-1' ;; esac
     if [ -s "$WORK/rpm.install" ] || { [ "$RPM_KIND" = zypper ] && [ -s "$WORK/rpm.remove" ]; }; then
@@ -469,7 +478,6 @@ rpm_carry_out() {
         # shellcheck disable=SC2086
         rpm_possible remove --setopt=clean_requirements_on_remove=0 $rpm_left || { cat "$WORK/rpm.out"; rpm_why "${RPM_TOOL##*/} cannot remove this"; return 1; }
         rpm_nothing_else || return 1
-        if [ "$RPM_KIND" = yum ]; then rpm_remove "$rpm_left" || return 1; rpm_left=''; fi
     fi
     if [ -s "$WORK/rpm.install" ] || { [ "$RPM_KIND" = zypper ] && [ -s "$WORK/rpm.remove" ]; }; then
         # shellcheck disable=SC2046
