@@ -182,22 +182,27 @@ def decide(
 
 
 def ask_image(transport: Transport, facts: Facts, spec: Spec, decided: Plan, progress: Progress) -> ImageConfig | None:
-    """What the registry says of the image that a plan would run with GPUs, before anybody pulls it; None where there is none to ask about.
-
-    It is this machine that asks, with its own network and Docker's own login. A registry that cannot be asked is no error: the answer says why.
-    """
+    """What the registry says of the image that a plan would run with GPUs, before anybody pulls it; None where there is none to ask about."""
     from provision.steps.smoke import unasked
 
     name = unasked(decided)
     if not name:
         return None
+    progress.stage(transport.name, "asking the registry what the image needs")
+    return image_config(transport, facts, spec, name)
+
+
+def image_config(transport: Transport, facts: Facts, spec: Spec, name: str) -> ImageConfig:
+    """What the registry says of an image for this host.
+
+    It is this machine that asks, with its own network and Docker's own login. A registry that cannot be asked is no error: the answer says why.
+    """
     from provision.cudafit import ImageConfig
     from provision.imageconfig import RegistryError, ask, is_loopback, reference
     from provision.transport.local import LocalTransport
 
     if is_loopback(reference(name).registry) and not isinstance(transport, LocalTransport):
         return ImageConfig(name, error="the registry is the host's own, which only the host can ask")
-    progress.stage(transport.name, "asking the registry what the image needs")
     try:
         return ask(name, facts.arch, mirrors=spec.mirrors.registry, insecure=spec.docker.insecure_registries)
     except RegistryError as error:

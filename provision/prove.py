@@ -11,8 +11,8 @@ from provision.actions import Smoke
 from provision.catalog import Catalog
 from provision.errors import Error, UsageError
 from provision.layers import keeping, layers
-from provision.look import RunOptions, ask_image, observe
-from provision.model import Check, Facts, HostReport, Plan
+from provision.look import RunOptions, ask_image, image_config, observe
+from provision.model import Check, Facts, HostReport, Plan, Problem
 from provision.plan import plan
 from provision.playbook import Loaded
 from provision.progress import Progress
@@ -21,6 +21,7 @@ from provision.run import Clock
 from provision.steps import Context
 from provision.steps.engine import numbers
 from provision.steps.smoke import STEP as SMOKE
+from provision.steps.smoke import misfit
 from provision.transport import Transport
 from provision.transport.errors import SudoPasswordNeeded
 from provision.transport.local import LocalTransport
@@ -150,6 +151,10 @@ def _containers(transport: Transport, ctx: Context, decided: Plan, seen: Iterabl
     workload = _workload(ctx) if depth.deep and gpu else ""
     if depth.deep and not workload:
         said.append(Check("workload", "skipped", "there is no GPU to compute on" if not gpu else "no image is known that fits the driver"))
+    unfit = _unfit(transport, ctx, workload) if workload and ctx.spec.smoke.workload else None
+    if unfit:
+        said.append(Check("workload", "failed", unfit.message, unfit.fix.replace("`smoke.image`", "`smoke.workload`").replace(", or `embedded`", "")))
+        workload = ""
     script = render.smoke_script(smoke, paths=others, reload=reload, workload=workload)
     result = transport.run(script, sudo=True, timeout=900 + (2400 if workload else 0), max_output=1 << 20)
     checks = []
@@ -187,6 +192,14 @@ def _workload(ctx: Context) -> str:
         return ctx.spec.smoke.workload
     driver = ctx.facts.nvidia.loaded if ctx.facts.nvidia else ""
     return next((image for cuda, image in WORKLOADS if driver and cudafit.cuda_fit(driver, cuda)), "")
+
+
+def _unfit(transport: Transport, ctx: Context, workload: str) -> Problem | None:
+    """Why the driver cannot serve the workload's image, by what its registry says of it before it is pulled."""
+    nvidia = ctx.facts.nvidia
+    version = (nvidia.loaded or nvidia.driver_version) if nvidia else ""
+    asked = replace(ctx, image=image_config(transport, ctx.facts, ctx.spec, workload))
+    return misfit(asked, Smoke(workload, len(nvidia.gpus) or 1 if nvidia else 1), version) if version else None
 
 
 def _remedied(check: Check) -> Check:

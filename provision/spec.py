@@ -142,7 +142,8 @@ class SmokeSpec:
     image: str = _key(
         "embedded",
         "text",
-        "`embedded`: a small image made on the host, no registry needed; or an image reference, best by digest.",
+        "`embedded`: a small image made on the host, no registry needed; or an image reference, best by digest. What it asks of the driver "
+        "(`NVIDIA_REQUIRE_CUDA`) is looked up in its registry before anything is changed or pulled.",
     )
     workload: str = _key(
         "",

@@ -22,6 +22,8 @@ from provision import openpgp, refresh, vendors
 from provision.catalog import load
 from provision.errors import Failed
 from provision.vendors import Vendors
+from tests.lab.server import FileServer
+from tests.lab.vendor import Vendors as Published
 
 TODAY = "2027-01-02"
 
@@ -273,6 +275,25 @@ def test_one_vendor_that_is_down_does_not_hide_the_others(data: Path, capsys: py
     assert code == 1
     assert "releases.json cannot be fetched" in said
     assert "download.docker.com" in said
+
+
+def test_repositories_as_aptftparchive_and_gpg_make_them_are_read_where_the_vendors_have_them(
+    vendors: Published, vendor_server: FileServer, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lab's repositories lie below the vendors' own names; only two systems of Debian are there, and the keys are the lab's."""
+    code = refresh.main(["--via", vendor_server.url, "--data", str(data)], today=TODAY)
+    said = capsys.readouterr().out
+    assert code == 1
+    for name, url in (("docker", "https://download.docker.com/linux/debian/gpg"), ("toolkit", "https://nvidia.github.io/libnvidia-container/gpgkey")):
+        assert f"THE KEY HAS CHANGED: {url} has {vendors.fingerprint(name)}; pinned is " in said
+    served = {line.split("(")[-1] for line in said.splitlines() if "does not serve" in line and "Docker" in line}
+    assert any("/ubuntu/dists/noble/" in url for url in served)
+    assert not any("/debian/dists/trixie/" in url for url in served), "what is there is found"
+    rows = [row for row in refresh._toml(data, "repositories")["repository"] if row["name"] == "toolkit"]
+    assert [row["verified"] == TODAY for row in rows] == [True, False], "only what was seen is dated"
+    assert all(row["source"] for row in rows), "and says from where it is known"
+    assert f'+verified = "{TODAY}"' in said
+    assert load(lambda name: refresh._toml(data, name), enable_all=True).systems, "what was written can be read"
 
 
 # ---------------------------------------------------------------- writing

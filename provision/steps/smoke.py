@@ -88,28 +88,31 @@ def _known(ctx: Context, smoke: Smoke) -> ImageConfig | None:
 
 
 def _unfit(ctx: Context, smoke: Smoke, driver: Driver) -> Problem | None:
-    """Why there is nothing to see in a container, or why the image cannot run here: by what it says of itself, else by what its tag tells of the CUDA that it was built with."""
+    """Why there is nothing to see in a container, or why the image cannot run here."""
     empty = gpus.unusable(ctx.facts)
     if smoke.gpus and empty and len(empty) == len(ctx.facts.nvidia.gpus if ctx.facts.nvidia else ()):
         return Problem("smoke/mig", *gpus.undivided(empty))
-    if not smoke.gpus or not driver.version:
-        return None
+    return misfit(ctx, smoke, driver.version) if smoke.gpus and driver.version else None
+
+
+def misfit(ctx: Context, smoke: Smoke, version: str) -> Problem | None:
+    """Why a driver of this version cannot serve the image, by what the image says of itself, else by what its tag tells of the CUDA that it was built with."""
     image = _known(ctx, smoke)
     if image and image.offered:
         message = f"{smoke.image} is not there for {ctx.facts.arch}, only for {' and '.join(image.offered)}."
         return Problem("smoke/image", message, "Name an image of several architectures, or one for this machine's (`smoke.image`), or `embedded`.")
     if image:
-        need = cudafit.refused(image, driver.version, [g.model.name for g in gpus.found(ctx)])
+        need = cudafit.refused(image, version, [g.model.name for g in gpus.found(ctx)])
         wish = f"asks for {need.condition} ({need.variable})" if need else ""
         asked = re.search(r"cuda>=(\d+(?:\.\d+)*)", need.condition) if need else None
     else:
         tag = re.search(r"(?:^|/)cuda:(\d+\.\d+(?:\.\d+)?)(?:-|@|$)", smoke.image)
-        asked = tag if tag and not cudafit.cuda_fit(driver.version, tag[1]) else None
+        asked = tag if tag and not cudafit.cuda_fit(version, tag[1]) else None
         wish = f"is built with CUDA {asked[1]}" if asked else ""
     if not wish:
         return None
-    newest = cudafit.native_cuda(driver.version)
-    message = f"{smoke.image} {wish}, but driver {driver.version} gives no more than CUDA {newest}."
+    newest = cudafit.native_cuda(version)
+    message = f"{smoke.image} {wish}, but driver {version} gives no more than CUDA {newest}."
     return Problem("smoke/image", message, f"Name an image for CUDA {newest} or older (`smoke.image`), or `embedded`{_newer(ctx, asked[1] if asked else '')}.")
 
 

@@ -58,6 +58,18 @@ def rpm_tree(kind: str) -> Path:
     return built_once("rpmtree", f"{kind}-{recipe_hash([suite, packages, SETTINGS])}", build)
 
 
+def built_tdnf() -> Path:
+    """The folder in $MLHOST_LAB_TDNF that holds tdnf, installed under it; LabUnavailable without one.
+
+    Debian has no tdnf. From its source (github.com/vmware/tdnf), in the suite of the tree `dnf4`: `cmake -DCMAKE_INSTALL_PREFIX=/usr
+    -DCMAKE_INSTALL_LIBDIR=lib .. && make && DESTDIR=FOLDER make install`.
+    """
+    named = os.environ.get("MLHOST_LAB_TDNF", "")
+    if not named or not (Path(named) / "usr/bin/tdnf").exists():
+        raise LabUnavailable("tdnf is in no Debian; $MLHOST_LAB_TDNF can name a folder with one that was built from its source")
+    return Path(named)
+
+
 class RpmHost:
     """A tree that may be written to: an overlay in a mount namespace of its own, gone with it. The network is this machine's.
 

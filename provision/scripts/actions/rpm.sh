@@ -79,11 +79,11 @@ rpm_why() { # TEXT: with the package manager's own first complaint, the most tel
     for rpm_why_pattern in \
         'Error message: ' \
         'Status code: [45]|Curl error|Connection failed|Usable URL not found|Valid metadata not found|HTTP Error|File .* not found on medium' \
-        'OpenPGP check|is not signed|is not correctly signed|Public key for|BADSIG|digest does not match|unknown key' \
+        'OpenPGP check|does not verify|match with known keys|is not signed|is not correctly signed|Public key for|BADSIG|digest does not match|unknown key' \
         '[Ss]ignature verification|GPG (check|verification)' \
         'filtered out|excluded by versionlock|matches only (packages )?excluded|remove lock to allow' \
-        'No match for argument|No provider of|nothing provides|No package .* available|No matching' \
-        'Problem: ' \
+        'package not found or not installed|No match for argument|No provider of|nothing provides|No package .* available|No matching' \
+        'Problem: |^[0-9]+[.] ' \
         '^Error: .|^error: .|^Error|can.t be determined|No space left'; do
         # what is wrong may stand in the line after
         rpm_why_line=$(awk -v want="$rpm_why_pattern" '
@@ -93,6 +93,11 @@ rpm_why() { # TEXT: with the package manager's own first complaint, the most tel
         [ -z "$rpm_why_line" ] || break
     done
     [ -n "$rpm_why_line" ] || rpm_why_line=$(grep -v '^[[:space:]]*$' "$WORK/rpm.out" | tail -n 1)
+    if [ "$RPM_KIND" = tdnf ]; then
+        # all it says of a lock is that requests conflict
+        rpm_why_held=$(holds_now | grep -Fx -f "$WORK/rpm.wanted" 2>/dev/null | tr '\n' ' ')
+        [ -z "$rpm_why_held" ] || rpm_why_line="$rpm_why_line ($(hold_file) holds ${rpm_why_held% })"
+    fi
     why "$1${rpm_why_line:+: $rpm_why_line}${RPM_STALE:+ (and the package lists could not be refreshed)}"
 }
 
@@ -193,6 +198,8 @@ rpm_repository() { : >"$WORK/rpm.imported"; }
 rpm_tool() { # ARGUMENT...: the package manager, without questions
     case $RPM_KIND in
         zypper) "$RPM_TOOL" --non-interactive "$@" ;;
+        # tdnf installs a package that has no signature at all, whatever gpgcheck says; rpm itself does not
+        tdnf) "$RPM_TOOL" -y --rpmdefine '_pkgverify_level all' "$@" ;;
         dnf | yum) "$RPM_TOOL" -y --setopt=exit_on_lock=1 "$@" ;;
         *) "$RPM_TOOL" -y "$@" ;;
     esac
@@ -292,6 +299,7 @@ rpm_install() {
         fi
     done
     [ ! -s "$WORK/rpm.remove" ] || rpm_erasing=yes
+    { sed 's/ .*//' "$WORK/rpm.install"; cat "$WORK/rpm.remove"; } >"$WORK/rpm.wanted"
     wait_for_others rpm_busy || return 1
     own_holds >"$WORK/rpm.holds"
     while IFS= read -r rpm_word; do hold_release "$rpm_word" || return 1; done <"$WORK/rpm.holds"
@@ -328,6 +336,7 @@ rpm_words() { # install|remove FLAG: the arguments of that transaction, one a li
         case $RPM_KIND/$rpm_version in
             */ | */\*) printf '%s\n' "$rpm_name" ;;
             zypper/*) printf '%s=%s\n' "$rpm_name" "$(rpm_zypper_version "$rpm_name" "$rpm_version")" ;;
+            tdnf/*) printf '%s=%s\n' "$rpm_name" "$(rpm_tdnf_version "$rpm_name" "$rpm_version")" ;;
             *) printf '%s-%s\n' "$rpm_name" "$rpm_version" ;;
         esac
     done <"$WORK/rpm.install"
@@ -345,6 +354,16 @@ rpm_zypper_version() { # NAME WANTED: the newest version that is offered and fit
         fi
     done <"$WORK/rpm.offered"
     printf '%s' "$2"
+}
+
+rpm_tdnf_version() { # NAME WANTED: as for zypper; tdnf wants all of an exact version, with its epoch
+    "$RPM_TOOL" list "$1" 2>/dev/null | awk -v name="$1." 'index($1, name) == 1 && $3 != "@System" { print $2 }' | sort -V >"$WORK/rpm.offered"
+    rpm_full=''
+    while IFS= read -r rpm_offered; do
+        case $rpm_offered in *:*) ;; *) rpm_offered=0:$rpm_offered ;; esac
+        if version_is "$rpm_offered" "$2"; then rpm_full=${rpm_offered#0:}; fi
+    done <"$WORK/rpm.offered"
+    printf '%s' "${rpm_full:-${2%\*}}"
 }
 
 rpm_options() { # one a line
@@ -377,6 +396,13 @@ rpm_possible() { # VERB OPTION-OR-WORD...: would it work? What it would remove i
         return 1
     fi
     "$RPM_TOOL" --assumeno "$rpm_possible_verb" "$@" >"$WORK/rpm.out" 2>&1 || rpm_possible_rc=$?
+    if [ "$RPM_KIND" = tdnf ]; then
+        awk '/^[A-Z][a-z]*:$/ { removing = /^(Removing|Obsoleting):/; next }
+            NF < 5 { removing = 0 }
+            removing { print $1 }' "$WORK/rpm.out" | sort -u >"$WORK/rpm.lost"
+        [ "$rpm_possible_rc" = 0 ] || grep -q 'Operation aborted' "$WORK/rpm.out"
+        return
+    fi
     awk '
         /^Removing|^Erasing/ { removing = 1; next }
         /^[A-Z]/ { removing = 0 }
@@ -406,6 +432,7 @@ rpm_refresh_all() {
     RPM_STALE=''
     case $RPM_KIND in
         zypper) rpm_try rpm_tool refresh ;;
+        yum) rpm_try rpm_tool clean expire-cache && rpm_try rpm_tool makecache fast ;;
         *) rpm_try rpm_tool --refresh makecache ;;
     esac && return 0
     # not an end in itself: what is to be installed may be there all the same
@@ -421,6 +448,14 @@ rpm_carry_out() {
     # shellcheck disable=SC2046  # the renderer refuses names and versions with blanks
     set -- $(rpm_options)
     rpm_first=''
+    if [ "$RPM_KIND" = yum ] && [ -s "$WORK/rpm.remove" ]; then
+        # it has no option to do both in one transaction, so what is in the way goes first
+        rpm_left=$(cat "$WORK/rpm.remove")
+        # shellcheck disable=SC2086
+        rpm_possible remove --setopt=clean_requirements_on_remove=0 $rpm_left || { cat "$WORK/rpm.out"; rpm_why "yum cannot remove this"; return 1; }
+        rpm_nothing_else && rpm_remove "$rpm_left" || return 1
+        : >"$WORK/rpm.remove"
+    fi
     # an index that is there is good enough for a first try, whatever its age
     case $RPM_KIND in dnf | dnf5) rpm_first='--setopt=*.metadata_expire=-1' ;; esac
     if [ -s "$WORK/rpm.install" ] || { [ "$RPM_KIND" = zypper ] && [ -s "$WORK/rpm.remove" ]; }; then
@@ -443,7 +478,6 @@ rpm_carry_out() {
         # shellcheck disable=SC2086
         rpm_possible remove --setopt=clean_requirements_on_remove=0 $rpm_left || { cat "$WORK/rpm.out"; rpm_why "${RPM_TOOL##*/} cannot remove this"; return 1; }
         rpm_nothing_else || return 1
-        if [ "$RPM_KIND" = yum ]; then rpm_remove "$rpm_left" || return 1; rpm_left=''; fi
     fi
     if [ -s "$WORK/rpm.install" ] || { [ "$RPM_KIND" = zypper ] && [ -s "$WORK/rpm.remove" ]; }; then
         # shellcheck disable=SC2046
