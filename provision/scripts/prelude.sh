@@ -49,7 +49,7 @@ reason() { # the reason given last, or where to look
 receipt() { # WORD...: what was changed, for a later rollback
     receipt_line=$RUN
     for receipt_word in "$@"; do receipt_line="$receipt_line	$receipt_word"; done
-    printf '%s\n' "$receipt_line" >>"$RECEIPTS"
+    (umask 077 && printf '%s\n' "$receipt_line" >>"$RECEIPTS")
 }
 
 bounded() { # SECONDS COMMAND...
@@ -70,8 +70,10 @@ sha256() { # FILE: its hash, nothing if there is no such file
     printf '%s' "${sha256_line%% *}"
 }
 
-real() { # PATH under the root: the file that writing to it must replace, which for a link is the link's target
-    if [ -L "$1" ] && [ -f "$1" ]; then readlink -f "$1"; else printf '%s' "$1"; fi
+# PATH under the root: the file that writing to it must replace, which for a link is the link's target; but somebody else's link is only a name of
+# theirs for any file of root's, and is replaced itself.
+real() {
+    if [ -L "$1" ] && [ -f "$1" ] && [ "$(stat -c %u "$1")" = "$(id -u)" ]; then readlink -f "$1"; else printf '%s' "$1"; fi
 }
 
 has_file() { # PATH SHA256 [MODE] [OWNER]
@@ -102,6 +104,11 @@ keep_file() { # FILE: remember it as it is now, so that put_back can restore it;
     keep_copy=$WORK/kept.$((keep_count + 0))
     keep_backup=$STATE/backup/$RUN${1#"$ROOT"}
     keep_state=absent
+    if [ -e "$1" ] && [ ! -f "$1" ] && [ ! -L "$1" ]; then
+        # a pipe would be waited for as long as nobody writes into it
+        why "$1 is there and is no ordinary file"
+        return 1
+    fi
     if [ -e "$1" ] || [ -L "$1" ]; then
         keep_state=present
         cp -pP "$1" "$keep_copy" || return 1
@@ -140,7 +147,7 @@ put() { # PATH MODE OWNER CONTENT [base64]: the file has this content, at once o
     put_file=$(real "$ROOT$1")
     put_dir=$(dirname "$put_file")
     mkdir -p "$put_dir" || return 1
-    keep "$1" || return 1
+    keep "$1" || { [ -s "$WORK/why" ] || why "cannot keep a copy of $1"; return 1; }
     put_temp=$(mktemp "$put_dir/.mlhost.XXXXXX") || return 1
     if decoded "$4" "${5:-}" >"$put_temp" && own "$3" "$put_temp" && chmod "$2" "$put_temp"; then
         sync "$put_temp" 2>/dev/null || sync
@@ -162,7 +169,7 @@ aside() { # PATH...: moved into the run's backup
     for aside_path in "$@"; do
         if has_no_file "$aside_path"; then continue; fi
         if ! keep_file "$ROOT$aside_path" || ! rm -f "$ROOT$aside_path"; then
-            why "cannot move $aside_path aside"
+            [ -s "$WORK/why" ] || why "cannot move $aside_path aside"
             return 1
         fi
         receipt aside "$aside_path"
@@ -193,6 +200,12 @@ begin() { # RUN HOST
         return 1
     fi
     mkdir -p "$STATE" || return 1
+    if [ "$(stat -c %u "$STATE")" != "$(id -u)" ] || [ -n "$(find "$STATE" -prune \( -perm -0020 -o -perm -0002 \))" ]; then
+        printf '%s must belong to root, and nobody else may write there.\n' "$STATE" >&2
+        return 1
+    fi
+    # hashes of files with passwords are in them
+    if [ -e "$RECEIPTS" ]; then chmod 0600 "$RECEIPTS"; fi
     # left behind by a run that was killed
     find "$STATE" -maxdepth 1 -name 'work.*' -mtime +1 -exec rm -rf {} +
     WORK=$(mktemp -d "$STATE/work.XXXXXX") || return 1

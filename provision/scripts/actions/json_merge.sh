@@ -9,6 +9,10 @@ dockerd_accepts() { # FILE: true also where the engine is too old to say (before
 
 json_merge() { # PATH BASE MODE CONTENT: BASE is the sha256 of the file that the merge started from, empty for none
     json_merge_file=$(real "$ROOT$1")
+    if [ -e "$json_merge_file" ] && [ ! -f "$json_merge_file" ]; then
+        why "$1 is there and is no ordinary file"
+        return 1
+    fi
     if [ -e "$json_merge_file" ]; then
         if [ "$(sha256 "$json_merge_file")" != "$2" ]; then
             why "$1 has changed since the plan was made; plan again"

@@ -170,6 +170,7 @@ take_back_receipts() { # what was taken back is not taken back again
     while IFS= read -r take_back_line; do
         grep -Fxq -e "$take_back_line" "$WORK/receipts" || printf '%s\n' "$take_back_line"
     done <"$STATE/receipts" >"$STATE/receipts.new"
+    chmod 0600 "$STATE/receipts.new" "$STATE/receipts.undone"
     mv -f "$STATE/receipts.new" "$STATE/receipts"
     rm -f "$STATE/proof"
     : >"$WORK/receipts"
