@@ -51,7 +51,7 @@ class Diagnosis:
 def diagnose(seen: Seen | None, given: Text | None, failures: Sequence[Failure], checks: Mapping[str, Callable[[Seen], Answer]]) -> Diagnosis:
     """Every known failure that fits. `seen` None: only the text is there. `given` None: nobody saw anything, only the host is looked at.
 
-    A text of now counts unless the host contradicts it. A line of a log, which may be old, counts only where the host confirms it.
+    A text of now counts unless the host contradicts it. A line of a log, which may be old, counts only while what it tells of is broken.
     """
     answers: dict[str, Answer] = {}
 
@@ -69,25 +69,25 @@ def diagnose(seen: Seen | None, given: Text | None, failures: Sequence[Failure],
             continue
         holds = seen is not None and bool(failure.check) and all(said)
         line = given.find(failure.signature) if given else ""
-        shown = [] if line else _shown(seen, failure, holds)
+        shown = [] if line else _shown(seen, failure)
         if not line and not shown and not (failure.alone and holds):
             continue
         evidence = [line] if line else shown
         evidence += [answer for answer in said if isinstance(answer, str)]
         sure = holds or (bool(line or shown) and not failure.check and not (failure.fallback and seen is None))
         found.append(Finding(failure, CONFIRMED if sure else POSSIBLE, tuple(dict.fromkeys(evidence)), bool(line)))
-    found = _without_fallbacks(found)
+    found = _without_fallbacks(found, looked=seen is not None)
     found.sort(key=lambda f: (not f.explains, f.certainty != CONFIRMED, LAYERS.index(f.failure.layer)))
     layers = states(seen, {f.failure.layer: f.failure.title for f in reversed(found) if f.certainty == CONFIRMED}) if seen else ()
     return Diagnosis(seen.facts.host if seen else "", tuple(found), layers, given is not None, seen is not None, seen.facts.unknown if seen else ())
 
 
-def _shown(seen: Seen | None, failure: Failure, holds: bool) -> list[str]:
+def _shown(seen: Seen | None, failure: Failure) -> list[str]:
     """The host's own line that says so."""
     if seen is None or not failure.signature:
         return []
     for text in seen.texts:
-        if text.current or holds:
+        if text.current:
             line = text.find(failure.signature)
             if line:
                 return [f"{text.name}: {line}"]
@@ -97,8 +97,8 @@ def _shown(seen: Seen | None, failure: Failure, holds: bool) -> list[str]:
 _GPU = ("pci", "kernel-module", "device-nodes", "nvidia-smi")
 
 
-def _without_fallbacks(found: list[Finding]) -> list[Finding]:
-    """What is not confirmed goes where something confirmed explains the same line, and a fallback where anything else does.
+def _without_fallbacks(found: list[Finding], looked: bool) -> list[Finding]:
+    """On a host, what is not confirmed goes where something confirmed explains the same line; and a fallback where anything else does.
 
     A fallback that the host alone shows goes where something else is found in its layer (the GPU's are one), which is then what it stands for.
     """
@@ -111,5 +111,5 @@ def _without_fallbacks(found: list[Finding]) -> list[Finding]:
 
     own = [f for f in found if not f.failure.fallback]
     sure = [f for f in own if f.certainty == CONFIRMED]
-    found = [f for f in found if f.certainty == CONFIRMED or not any(s.explains and same(f, s) for s in sure)]
+    found = [f for f in found if f.certainty == CONFIRMED or not looked or not any(s.explains and same(f, s) for s in sure)]
     return [f for f in found if not f.failure.fallback or not any(o in found and same(f, o) for o in own)]

@@ -83,7 +83,7 @@ class Seen:
 
     @cached_property
     def texts(self) -> tuple[Text, ...]:
-        """What the host's own programs and logs say."""
+        """What the host's own programs and logs say. A log is of now while what it tells of is broken; a line of it may be old otherwise."""
         return tuple(self._texts())
 
     def _texts(self) -> Iterator[Text]:
@@ -95,10 +95,23 @@ class Seen:
         check = get(self.sections, "deep_validate")
         if "deep_validate" in self.sections and check.rc not in (0, 124):
             yield text("dockerd --validate", check.text, current=True)
-        for name, where in (("deep_smi", "nvidia-smi -q"), ("deep_dmesg", "the kernel's log"), ("deep_make_log", "DKMS's make.log"),
-                            ("deep_containers", "containers that ended"), ("deep_apt", "apt's log")):
+        if self.said("deep_smi"):
+            yield text("nvidia-smi -q", self.said("deep_smi") or "", current=True)
+        for name, where, current in (("deep_dmesg", "the kernel's log", self._gpu_broken()), ("deep_make_log", "DKMS's make.log", self._gpu_broken()),
+                                     ("deep_apt", "apt's log", facts.dpkg_interrupted)):
             if self.said(name):
-                yield text(where, self.said(name) or "", current=False)
+                yield text(where, self.said(name) or "", current=current)
         for name in self.sections:
             if name.startswith("deep_journal:") and self.said(name):
-                yield text(f"the journal of {name.partition(':')[2]}", self.said(name) or "", current=False)
+                unit = name.partition(":")[2]
+                yield text(f"the journal of {unit}", self.said(name) or "", current=self._unit_broken(f"{unit}.service"))
+
+    def _gpu_broken(self) -> bool:
+        nvidia = self.facts.nvidia
+        if nvidia is None or not self.facts.gpus:
+            return False
+        return nvidia.smi_rc not in (None, 0) or (nvidia.smi_rc == 0 and not nvidia.gpus) or (not nvidia.loaded and bool(nvidia.driver_version or nvidia.on_disk))
+
+    def _unit_broken(self, name: str) -> bool:
+        unit = self.facts.units.get(name)
+        return unit is not None and (unit.active == "failed" or unit.sub == "auto-restart")
