@@ -42,7 +42,8 @@ class RunOptions:
     """What the user allows. `reboot`: ask, allow, never. `ask` puts a question to the user; None where nobody is there to answer.
 
     `timeout` bounds one stage, in seconds. `self_command` starts the same run again after a reboot of this machine. `offline` asks
-    no source whether it can be reached. `first` is a look at the host that is under way already.
+    no source whether it can be reached. `first` is a look at the host that is under way already. `only` restricts the work to the items
+    of these ids.
     """
 
     yes: bool = False
@@ -55,6 +56,7 @@ class RunOptions:
     cache: Path = field(default_factory=_cache)
     steps: Sequence[Step] = ()
     first: Looking | None = None
+    only: tuple[str, ...] | None = None
 
 
 @lru_cache(maxsize=1)
@@ -165,9 +167,11 @@ def plan_of(
 def decide(
     transport: Transport, facts: Facts, spec: Spec, catalog: Catalog, options: RunOptions, progress: Progress
 ) -> tuple[Facts, Plan]:
-    from provision.plan import plan
+    from provision.plan import plan, restricted
 
     decided = plan(facts, spec, catalog, options.steps)
+    if options.only is not None:
+        return facts, restricted(decided, options.only)
     # Twice at most: a source that cannot be reached may make way for another.
     for _ in range(2):
         unasked = [url for url in decided.urls if url not in facts.reach]

@@ -26,7 +26,7 @@ def fingerprints(key: bytes) -> tuple[str, ...]:
     Raises ValueError, with a sentence for the user, for anything that is not one or more whole public keys.
     """
     found: list[str] = []
-    for tag, body in _packets(dearmor(key)):
+    for tag, body in packets(dearmor(key)):
         if tag == _PUBLIC:
             found.append(_fingerprint(body))
         elif tag == _SECRET:
@@ -106,7 +106,7 @@ def _crc24_table() -> tuple[int, ...]:
 _CRC24 = _crc24_table()
 
 
-def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
+def packets(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(type, body) of every packet. Every step moves forward, and no length is believed beyond the end of the data."""
     at = 0
     while at < len(data):

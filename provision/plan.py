@@ -146,6 +146,24 @@ def _unsupported(facts: Facts, catalog: Catalog, row: PlatformRow, problems: tup
     return Plan(facts.host, row, _gpus(facts, catalog), decisions, (item,), problems)
 
 
+# What forbids any work on a host, whatever it is.
+ALWAYS = ("system/", "preflight/root", "preflight/dpkg", "preflight/clock", "preflight/lock")
+
+
+def restricted(whole: Plan, ids: Sequence[str]) -> Plan:
+    """The part of a plan that these items are. What stands in the way of others does not stand in the way of these."""
+    problems = tuple(p for p in whole.problems if p.id in ids or p.id.startswith(ALWAYS))
+    chosen = [i for i in whole.items if i.id in ids]
+    if not problems:
+        chosen = [replace(i, state=CHANGE) if i.state == REFUSED and i.action is not None else i for i in chosen]
+    changing = {i.kind for i in chosen if i.state == CHANGE}
+    return replace(
+        whole, items=tuple(chosen), problems=problems, notices=(), urls=(),
+        reboot="needed" if "reboot" in changing else "no",
+        restarts=tuple(dict.fromkeys(r for i in chosen if i.state == CHANGE for r in i.restarts)),
+    )
+
+
 def digest(plan: Plan) -> str:
     """A short name for what the plan does: the same changes by the same actions give the same digest."""
     text = "\n".join(f"{i.id} {i.state} {i.action!r}" for i in plan.items)

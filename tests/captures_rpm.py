@@ -176,6 +176,7 @@ def alma9_working() -> Sections:
     text = '{"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}\n'
     sections["daemon_json"] = ok(text)
     add_programs(sections, docker="/usr/bin/docker", dockerd="/usr/bin/dockerd", nvidia_smi="/usr/bin/nvidia-smi", nvidia_ctk="/usr/bin/nvidia-ctk",
+                 nvidia_container_runtime="/usr/bin/nvidia-container-runtime",
                  nvidia_container_runtime_hook="/usr/bin/nvidia-container-runtime-hook", nvidia_cdi_hook="/usr/bin/nvidia-cdi-hook")
     add_present(sections, "/sys/module/nvidia", "/proc/driver/nvidia", "/run/docker.sock", "/run/docker.pid")
     set_units(sections, docker="loaded active running enabled", nvidia_persistenced="loaded active running enabled")
@@ -205,7 +206,9 @@ def dlami() -> Sections:
     info = json.loads(docker_info(ServerVersion="25.0.13"))
     sections["docker_info"] = ok(json.dumps(info) + "\n")
     sections["newer"] = ok()
-    add_programs(sections, docker="/usr/bin/docker", dockerd="/usr/bin/dockerd", nvidia_smi="/usr/bin/nvidia-smi", nvidia_ctk="/usr/bin/nvidia-ctk")
+    add_programs(sections, docker="/usr/bin/docker", dockerd="/usr/bin/dockerd", nvidia_smi="/usr/bin/nvidia-smi", nvidia_ctk="/usr/bin/nvidia-ctk",
+                 nvidia_container_runtime="/usr/bin/nvidia-container-runtime",
+                 nvidia_container_runtime_hook="/usr/bin/nvidia-container-runtime-hook", nvidia_cdi_hook="/usr/bin/nvidia-cdi-hook")
     set_units(sections, docker="loaded active running enabled")
     return sections
 

@@ -17,18 +17,18 @@ LAYERS = (
     ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),
     ("steps",),
     ("plan", "layers"),
-    ("render", "render_rpm", "journal", "report", "keys", "reach", "imageconfig"),
+    ("render", "render_rpm", "journal", "report", "keys", "reach", "imageconfig", "doctor", "redaction"),
     ("transport", "progress"),
     ("follow", "reboot", "look"),
     ("run",),
-    ("prove", "status"),
+    ("prove", "status", "examine", "supportbundle"),
     ("library", "cli"),
     ("specs",),
-    ("bootstrap", "__main__", "refresh", "support_docs", "vendors"),
+    ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors"),
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal")
+PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction")
 
 
 def unit(path: Path) -> str:

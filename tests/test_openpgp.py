@@ -143,7 +143,7 @@ def test_the_standards_own_keys_have_the_fingerprints_that_it_prints() -> None:
 
 
 def test_old_and_new_packet_headers_of_every_size_are_the_same_key(rsa: bytes) -> None:
-    body = next(body for tag, body in openpgp._packets(rsa) if tag == 6)
+    body = next(body for tag, body in openpgp.packets(rsa) if tag == 6)
     n = len(body)
     headers = [
         bytes([0x99]) + n.to_bytes(2, "big"),

@@ -25,6 +25,8 @@ COMMANDS = {
     "plan": "Show what setup would do and why. Changes nothing.",
     "verify": "Prove that machines are what the playbook says. Changes nothing.",
     "status": "Show or follow a run that goes on (or ended) on a machine.",
+    "doctor": "Name what is broken on machines, why, and what mends it.",
+    "support-bundle": "Pack what a helper needs to see, without secrets, into one file.",
     "facts": "Show what mlhost reads from a machine. Changes nothing.",
 }
 
@@ -48,7 +50,7 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"provision.cli.{cmd_name}").command
+        command = importlib.import_module(f"provision.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)  # noqa: S101 - narrows the type
         return command
 

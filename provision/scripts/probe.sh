@@ -774,25 +774,138 @@ packages() {
     fi
 }
 
+# tell NAME LINES COMMAND...: the last so many lines of what a command prints, none longer than 500 characters.
+tell() {
+    name=$1 most=$2
+    shift 2
+    TEXT=$("$@" 2>&1 | tail -n "$most" | cut -c 1-500)
+    emit "$name" $? "$TEXT"
+}
+
+kernel_log() {
+    { bounded 20 journalctl -q -k -b --no-pager -n 20000 || dmesg; } | grep -v -i -e 'audit.*apparmor="STATUS"' | grep -i -E "nvrm|nvidia|nouveau|nova_core|\
+secure boot|lockdown|module verification|key was rejected|oom-kill|out of memory|apparmor=\"DENIED\".*docker|blk_update_request|I/O error|EXT4-fs error|\
+EXT4-fs.*remount|XFS.*(corrupt|error|shutdown)|PCIe Bus Error|segfault.*(cuda|nvidia|dockerd|containerd)"
+}
+
+# kernels: every kernel on disk, and whether its modules, NVIDIA's module and what modules are built with are there.
+kernels() {
+    for entry in /lib/modules/*; do
+        [ -d "$entry" ] || continue
+        modules=0 nvidia=0 build=0
+        [ ! -e "$entry/modules.dep" ] || modules=1
+        ! grep -q -E '(^|/)nvidia(-current)?\.ko' "$entry/modules.dep" || nvidia=1
+        [ ! -e "$entry/build/Makefile" ] || build=1
+        image=0
+        for file in /boot/vmlinuz-"${entry##*/}" /boot/Image-"${entry##*/}" "$entry/vmlinuz"; do
+            [ ! -e "$file" ] || image=1
+        done
+        echo "${entry##*/} modules=$modules nvidia=$nvidia build=$build image=$image"
+    done
+}
+
+make_logs() {
+    for file in /var/lib/dkms/nvidia*/*/build/make.log; do
+        [ ! -f "$file" ] || { echo "$file"; grep -E 'error|Error|Killed|compiler' "$file" | tail -n 25; }
+    done
+}
+
+settings() {
+    for key in net/ipv4/ip_forward net/core/bpf_jit_harden net/bridge/bridge-nf-call-iptables kernel/unprivileged_userns_clone user/max_user_namespaces \
+        kernel/apparmor_restrict_unprivileged_userns kernel/dmesg_restrict fs/inotify/max_user_instances vm/overcommit_memory; do
+        line "/proc/sys/$key" && echo "$key=$V"
+    done
+    line /sys/module/apparmor/parameters/enabled && echo "apparmor=$V"
+    find_program apparmor_parser && echo "apparmor_parser=$P"
+    line /sys/kernel/security/lockdown && echo "lockdown=$V"
+    find_program iptables && echo "iptables=$P"
+    find_program nft && echo "nft=$P"
+    for folder in "/lib/modules/$1/kernel/net/netfilter" /lib/firmware/nvidia; do
+        [ ! -d "$folder" ] || echo "dir=$folder"
+    done
+    [ ! -e /run/reboot-required ] || echo reboot_required=1
+    for user in "$SUDO_USER" root; do
+        [ -n "$user" ] || continue
+        echo "user=$user"
+        echo "user_groups=$(id -nG "$user")"
+        break
+    done
+    echo "memory_kb=$(awk '$1 == "MemTotal:" { print $2 }' /proc/meminfo)"
+    [ ! -d /dev/shm ] || echo "shm_kb=$(df -Pk /dev/shm | awk 'NR == 2 { print $2 }')"
+}
+
+# resolve: whether this machine finds its own package sources by name. Only names that it uses anyway are looked up, and few.
+resolve() {
+    sed -n 's/^\(nameserver\|search\|options\)[[:space:]]/conf &/p' /etc/resolv.conf
+    # shellcheck disable=SC2013 # a name is a word
+    for name in $(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources /etc/yum.repos.d/*.repo 2>/dev/null |
+        grep -v '^[[:space:]]*#' | grep -o -E 'https?://[A-Za-z0-9.-]+' | sed 's|.*//||' | sort -u | head -n 3); do
+        bounded 5 getent hosts "$name" >/dev/null
+        echo "name $name $?"
+    done
+    for name in $(grep -h -i -E '^[^#/]*proxy' /etc/apt/apt.conf /etc/apt/apt.conf.d/* 2>/dev/null | grep -o -E 'https?://([^@/" ]*@)?[A-Za-z0-9.-]+' |
+        sed 's|.*[/@]||' | sort -u | head -n 2); do
+        bounded 5 getent hosts "$name" >/dev/null
+        echo "proxy $name $?"
+    done
+}
+
+# containers: how the last ones that ended badly ended. Of what they printed, only lines about GPUs.
+containers() {
+    ids=$(bounded 20 docker --host unix:///run/docker.sock ps -a -q --no-trunc --filter status=created --filter status=exited --filter status=dead -n 10)
+    for id in $ids; do
+        TEXT=$(bounded 10 docker --host unix:///run/docker.sock inspect --format '{{.State.Status}} {{.State.ExitCode}} {{.HostConfig.Runtime}} {{.State.Error}}' "$id")
+        case $TEXT in 'exited 0 '*) continue ;; esac
+        echo "$id $TEXT" | tr '\n' ' '
+        echo
+        bounded 10 docker --host unix:///run/docker.sock logs --tail 50 "$id" 2>&1 |
+            grep -i -E 'nvml|nvidia|cuda|gpu|shared memory|bus error|exec format|no space left' | tail -n 10
+    done
+}
+
+# deep: more for a diagnosis. Every part is bounded in time and size.
 deep() {
-    TEXT=$(dmesg 2>&1 | grep -i -E 'nvrm|nvidia|nouveau|secure boot|lockdown' | tail -n 200)
-    emit deep_dmesg $? "$TEXT"
-    TEXT=$(grep -E '^(nvidia|nouveau|overlay|br_netfilter|drm)' /proc/modules)
+    IFS=' '"$TAB$NL"
+    line /proc/sys/kernel/osrelease
+    running=$V
+    tell deep_dmesg 300 kernel_log
+    TEXT=$(grep -E '^(nvidia|nouveau|nova_core|overlay|br_netfilter|drm|vfio_pci|ib_umad|nf_tables|ip_tables|xt_addrtype|nf_nat)' /proc/modules)
     emit deep_modules $? "$TEXT"
-    TEXT=$(bounded 20 dkms status 2>&1)
-    emit deep_dkms $? "$TEXT"
+    tell deep_kernels 100 kernels
+    tell deep_dkms 40 bounded 20 dkms status
+    tell deep_make_log 60 make_logs
+    TEXT=$(settings "$running")
+    emit deep_settings $? "$TEXT"
+    TEXT=$(resolve)
+    emit deep_resolve $? "$TEXT"
+    TEXT=$(stat -c '%a %U:%G %n' /dev/nvidia* /dev/nvidia-caps/* /dev/dri/render* 2>/dev/null | head -n 100)
+    emit deep_nodes $? "$TEXT"
+    TEXT=$(stat -L -c '%a %s %n' /etc/apt/keyrings /etc/apt/keyrings/* /usr/share/keyrings/*docker* /usr/share/keyrings/*nvidia* /usr/share/keyrings/*cuda* 2>/dev/null)
+    emit deep_keyrings $? "$TEXT"
     if [ -n "$P_systemctl" ] && [ -d /run/systemd/system ]; then
-        TEXT=$(bounded 20 journalctl -q --no-pager -b -n 80 -u docker.service -u containerd.service -u nvidia-persistenced.service \
-            -u nvidia-cdi-refresh.service -u nvidia-fabricmanager.service 2>&1)
-        emit deep_journal $? "$TEXT"
-        TEXT=$(bounded 20 systemctl --no-pager --failed --plain --no-legend 2>&1)
-        emit deep_failed_units $? "$TEXT"
+        for unit in docker containerd nvidia-persistenced nvidia-cdi-refresh nvidia-fabricmanager; do
+            tell "deep_journal:$unit" 60 bounded 20 journalctl -q --no-pager -b -n 60 -u "$unit.service"
+        done
+        tell deep_failed_units 50 bounded 20 systemctl --no-pager --failed --plain --no-legend
+        tell deep_docker_unit 40 bounded 20 systemctl show --no-pager -p ExecStart,Result,NRestarts,DropInPaths,ActiveEnterTimestamp docker.service
     fi
     TEXT=$(ldconfig -p 2>/dev/null | grep -E 'lib(nvidia-ml|cuda)\.so')
     emit deep_libraries $? "$TEXT"
     if [ -n "$P_smi" ] && [ -e /proc/driver/nvidia/version ]; then
         TEXT=$(bounded 60 nvidia-smi -q 2>&1 | head -c 60000)
         emit deep_smi $? "$TEXT"
+    fi
+    if find_program dockerd && [ -e /etc/docker/daemon.json ]; then
+        TEXT=$(bounded 20 dockerd --validate --config-file=/etc/docker/daemon.json 2>&1)
+        rc=$?
+        emit deep_validate "$rc" "$(printf '%s\n' "$TEXT" | tail -n 5 | cut -c 1-1000)"
+    fi
+    if [ -n "$P_docker" ] && [ -z "$P_podman" ] && [ -e /run/docker.pid ] && [ -w /run/docker.sock ]; then
+        tell deep_containers 100 containers
+    fi
+    if [ -r /var/log/apt/term.log ]; then
+        TEXT=$(tail -n 400 /var/log/apt/term.log | grep -i -E '^(E:|W:|Err:|dpkg:|Error!)|bad return status|cannot|failed|no space' | tail -n 40 | cut -c 1-500)
+        emit deep_apt $? "$TEXT"
     fi
 }
 
