@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
 
 import click
 
@@ -70,6 +69,6 @@ def command(
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", targets[0] if targets else "here").strip("-.")
     where = output.out or f"mlhost-support-{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.tar.gz"
     content = pack(members)
-    write_bytes(content, replace(output, out=where), 0o600)
+    write_bytes(content, output._replace(out=where), 0o600)
     click.echo(f"{where}: {count(len(members), 'file')}, {(len(content) + 1023) // 1024} KiB. Look through it before you share it.")
     return 0
