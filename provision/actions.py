@@ -75,6 +75,7 @@ class Packages:
     What follows is for rpm alone: `modules` are streams of dnf modules (`nvidia-driver:580-open`) that are reset and enabled first, and put back
     if the transaction fails; `allow_erasing` lets the manager look for solutions that remove packages, of which still only those in `remove` may
     go (without it they are looked for where `remove` names an installed one); `disable_repositories` are ids left out of this transaction.
+    tdnf installs what a package recommends in any case; yum, which cannot do both in one transaction, removes first.
     """
 
     install: tuple[Package, ...]
