@@ -54,6 +54,8 @@ from provision.errors import Error
 from provision.follow import follow_active
 from provision.progress import NullProgress
 from provision.transport import SshOptions, open_transport
+
+pytestmark = pytest.mark.slow
 target, key, known = sys.argv[1:]
 with open_transport(target, SshOptions(config_file="none", identity_files=(key,), known_hosts_file=known)) as transport:
     try:

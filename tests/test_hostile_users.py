@@ -22,7 +22,7 @@ from provision.transport.shell import call
 from tests.sshd import can_have_a_world, needs
 from tests.test_render import plan
 
-pytestmark = pytest.mark.skipif(not can_have_a_world(), reason="needs root and private mount namespaces")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not can_have_a_world(), reason="needs root and private mount namespaces")]
 
 SECRET = "s3cret-of-the-proxy"
 NOBODY = "setpriv --reuid=65534 --regid=65534 --clear-groups --"

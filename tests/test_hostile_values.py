@@ -31,6 +31,8 @@ from provision.transport.errors import BadTarget, WireError
 from tests.machines import CATALOG, machine, with_docker
 from tests.test_render import Host, host  # noqa: F401 - the fixture
 
+pytestmark = pytest.mark.slow
+
 SHELLS = {"dash": ["dash"], "bash": ["bash"], "busybox": ["busybox", "sh"]}
 # Each makes the file {c} if it is read as a command anywhere, or stands for something else to a shell.
 INJECTIONS = (
