@@ -40,20 +40,23 @@ follow() { # EVENTS-OFFSET LOG-OFFSET: until the run has ended and everything is
     PART=$(mktemp "$DIR/follow.XXXXXX") || { frame "F	cannot write into $DIR; is the disk full?"; return 1; }
     trap 'rm -f "$PART" "$PART.whole" "$PART.seen"' EXIT
     trap 'exit 1' HUP INT TERM PIPE
-    follow_events=$1 follow_log=$2 follow_quiet=0 follow_look=0 follow_trust=8 follow_fine=yes
+    follow_events=$1 follow_log=$2 follow_quiet=0 follow_look=0 follow_ask=0 follow_fine=yes
     sleep 0.01 2>/dev/null || follow_fine=no
     while :; do
         # asked before reading on, so that nothing written before the end is missed
         follow_end=no
         if [ -e "$DIR/result" ]; then
             follow_end=yes
-        elif ! working "$DIR" && [ ! -e "$DIR/result" ]; then
-            follow_end=lost
+        elif [ "$follow_ask" = 0 ]; then
+            # not asked every time: a shell reads byte by byte
+            follow_ask=4
+            if ! working "$DIR" && [ ! -e "$DIR/result" ]; then follow_end=lost; fi
         fi
+        follow_ask=$((follow_ask - 1))
         follow_told=$follow_events:$follow_log follow_more=no
         # a clock that is set back makes a file's time worthless, so the sizes are asked for now and then all the same
         if [ "$follow_end" != no ] || [ "$follow_look" = 0 ] || written "$DIR/events" || written "$DIR/log"; then
-            follow_look=$follow_trust
+            follow_look=4
             # no special builtin: a full disk must not end this shell
             printf '' >"$PART.seen"
             size_of "$DIR/events"
@@ -89,14 +92,14 @@ follow() { # EVENTS-OFFSET LOG-OFFSET: until the run has ended and everything is
         # in quarters of a second; who has been quiet for a while is not asked so often
         if [ "$follow_fine" = no ]; then
             follow_sleep=1 follow_quiet=$((follow_quiet + 4))
-        elif [ "$follow_quiet" -lt 8 ]; then
-            follow_sleep=0.25 follow_quiet=$((follow_quiet + 1))
-        else
+        elif [ "$follow_quiet" -lt 12 ]; then
             follow_sleep=0.5 follow_quiet=$((follow_quiet + 2))
+        else
+            follow_sleep=1 follow_quiet=$((follow_quiet + 4))
         fi
         if [ "$follow_quiet" -ge 40 ]; then
             frame H
-            follow_quiet=8
+            follow_quiet=12
         fi
         sleep "$follow_sleep"
     done
