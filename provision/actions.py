@@ -143,13 +143,15 @@ class Service:
 class Runfile:
     """NVIDIA's .run installer of driver `version`: fetched by the host from `url` into a folder of root's, compared with `sha256`, only then run.
 
-    `options` are the installer's own, after those of every run (silent, DKMS, nothing for a desktop). Undone by nvidia-uninstall.
+    `options` are the installer's own, after those of every run (silent, nothing for a desktop). `cc` is the compiler that the kernel was built with,
+    where it is not `cc`. Undone by nvidia-uninstall.
     """
 
     version: str
     url: str
     sha256: str
     options: tuple[str, ...] = ()
+    cc: str = ""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ def platform(distros: Distros, row: Row, derivative: Row | None, os: OsRelease, 
         docker_packages=tuple(row.get("docker_packages", ())),
         toolkit_tree=row.get("toolkit_tree", "deb"),
         toolkit_newest=row.get("toolkit_newest", ""),
+        toolkit_avoid=tuple(row.get("toolkit_avoid", ())),
+        dkms=row.get("dkms", True),
         notes=tuple(row.get("notes", ())),
         withheld=tuple(row.get("withheld", {}).items()),
         source=row["source"],
@@ -96,6 +98,8 @@ def _rpm(common: Platform, row: Row, arch: str) -> Platform:
         extra_repositories=_fill(row.get("repositories", ()), {"rpm_arch": arch}),
         kernels=tuple(_rule(rule) for rule in row["kernels"]),
         docker_starts=row["docker_starts"],
+        docker_repository=row.get("docker_repository", ""),
+        docker_enable=row.get("docker_enable", ""),
         toolkit_distro=tuple(row.get("toolkit_distro", ())),
         driver_remove=tuple(row["driver_remove"]),
         preferred_branches=tuple(row.get("preferred", ())),
@@ -120,6 +124,7 @@ def kernel(system: Platform, release: str) -> Kernel | None:
                 extra=_fill(rule.extra, values),
                 docker=_fill(rule.docker, values),
                 compiler=rule.compiler,
+                cc=rule.cc,
             )
     return None
 
@@ -184,7 +189,7 @@ def repository(data: Mapping[str, Any], name: str, system: Platform) -> Reposito
         epoch=row.get("epoch", ""),
         minimum=row.get("minimum", ""),
         newest=newest,
-        avoid=tuple(row.get("avoid", ())),
+        avoid=(*row.get("avoid", ()), *(system.toolkit_avoid if name == "toolkit" else ())),
         legacy_sources=_fill(row["legacy_sources"], values),
         legacy_keys=tuple(row["legacy_keys"]),
         legacy_packages=tuple(row.get("legacy_packages", ())),
@@ -275,7 +280,10 @@ def run_driver(
     if release and not oldest <= version_key(release)[:2] <= newest:
         return None
     common = data["installer"]
-    base, options = common["base"], _fill(row["options"], {"flavor": flavor})
+    base = common["base"]
+    options = (*(("--dkms",) if system.dkms else ()), *_fill(row["options"], {"flavor": flavor}))
+    tools = tuple(name for name in common["tools"][system.family] if name != "dkms" or system.dkms)
+    file = Installer(row["version"], base, f"{base}/{row['path']}", f"{base}/{common['check']}", row["sha256"], options, kind.cc if kind else "")
     return DriverPackages(
         packages=(),
         headers=kind.headers if kind else (),
@@ -293,9 +301,10 @@ def run_driver(
         flavor=flavor,
         fallback=None,
         needs=("epel",) if system.epel else (),
-        extra=(*common["tools"][system.family], *(kind.extra if kind else ())),
+        extra=(*tools, *(kind.extra if kind else ())),
         compiler=kind.compiler if kind else "",
-        installer=Installer(row["version"], base, f"{base}/{row['path']}", f"{base}/{common['check']}", row["sha256"], options),
+        installer=file,
+        rebuilt=system.dkms,
     )
 
 

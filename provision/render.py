@@ -274,7 +274,9 @@ def _runfile(action: actions.Runfile) -> Bodies:
     for option in action.options:
         if not re.fullmatch(r"--[a-z0-9-]+(=[A-Za-z0-9._-]+)?", option, re.ASCII):
             raise RenderError(f"{option!r} is not an option of the installer.")
-    change = shtext.call("runfile_install", action.version, action.url, action.sha256, *action.options)
+    if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)*", action.cc, re.ASCII):
+        raise RenderError(f"{action.cc!r} is not the path of a compiler.")
+    change = shtext.call("runfile_install", action.version, action.url, action.sha256, action.cc, *action.options)
     return Bodies(shtext.body(shtext.call("runfile_there", action.version)), shtext.body(change), ("kernel_module", "runfile"))
 
 

@@ -25,6 +25,7 @@ class KernelRule(NamedTuple):
     extra: tuple[str, ...] = ()
     docker: tuple[str, ...] = ()
     compiler: str = ""
+    cc: str = ""
 
 
 class Platform(NamedTuple):
@@ -84,6 +85,10 @@ class Platform(NamedTuple):
     docker_packages: tuple[str, ...] = ()  # what that tree has, where it is not everything
     toolkit_tree: str = "deb"  # folder of NVIDIA's toolkit repository
     toolkit_newest: str = ""  # the last version in it, where it gets no new ones
+    docker_repository: str = ""  # the distribution's own repository that its engine is in, where that may be switched off
+    docker_enable: str = ""  # command that switches it on, where no file names it
+    dkms: bool = True  # a module that is built here can be built anew for later kernels
+    toolkit_avoid: tuple[str, ...] = ()  # versions in the toolkit's repository that cannot be installed here
     docker_starts: bool = True  # installing the engine starts it
     toolkit_distro: tuple[str, ...] = ()  # the distribution's own toolkit packages, preferred where there are any
     driver_remove: tuple[str, ...] = ()  # packages that NVIDIA's own conflict with
@@ -155,6 +160,7 @@ class Kernel(NamedTuple):
     extra: tuple[str, ...] = ()
     docker: tuple[str, ...] = ()
     compiler: str = ""  # package of the compiler that modules must be built with
+    cc: str = ""  # that compiler's program, where it is not `cc`
 
 
 class Generation(NamedTuple):
@@ -240,7 +246,7 @@ class Branch(NamedTuple):
 
 class Installer(NamedTuple):
     """NVIDIA's .run file of one driver version: where it is, which part of that a mirror stands in for, a small file beside it to ask for, its
-    checksum, its own options."""
+    checksum, its options, and the compiler where it is not `cc`."""
 
     version: str
     base: str
@@ -248,6 +254,7 @@ class Installer(NamedTuple):
     check_url: str
     sha256: str
     options: tuple[str, ...]
+    cc: str = ""
 
 
 class DriverPackages(NamedTuple):
@@ -263,7 +270,8 @@ class DriverPackages(NamedTuple):
     version, up to its first `_`, all other packages must have; `extra` are kernel modules it needs; `compiler` what it must be built with.
     Where a module is made for one kernel its version ends in `kernel_suffix`. Without `headers` and not prebuilt: no package has this kernel's headers.
 
-    With `installer` the driver comes in no package: `packages` is empty, and `extra` is what the installer builds the module with.
+    With `installer` the driver comes in no package: `packages` is empty, and `extra` is what the installer builds the module with. Where it is not
+    `rebuilt`, nothing builds the module anew for a later kernel.
     """
 
     packages: tuple[str, ...]
@@ -290,6 +298,7 @@ class DriverPackages(NamedTuple):
     compiler: str = ""
     kernel_suffix: str = ""
     installer: Installer | None = None
+    rebuilt: bool = True
 
 
 class FabricPackages(NamedTuple):

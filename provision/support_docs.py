@@ -115,8 +115,9 @@ def _offers(catalog: Catalog, platform: Platform, source: str) -> list[Branch]:
 
 def _kernel(platform: Platform) -> str:
     """A kernel release of the form that the system's own have; only its form counts."""
-    if platform.base == "ubuntu:16.04":
-        return "4.4.0-210-generic"
+    old = {"ubuntu:16.04": "4.4.0-210-generic", "amzn:2": f"5.10.245-241.978.amzn2.{platform.rpm_arch}"}
+    if platform.base in old:
+        return old[platform.base]
     return {
         "ubuntu": "6.8.0-31-generic", "debian": f"6.1.0-37-{platform.deb_arch}", "el": f"6.1.0-1.el{platform.base_version}.{platform.rpm_arch}",
         "fedora": f"6.1.0-1.fc{platform.base_version}.{platform.rpm_arch}", "amzn": f"6.1.0-1.amzn2023.{platform.rpm_arch}",

@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from provision.model import Section
 from tests.captures import Sections, add_present, add_programs, docker_info, fresh, ok, pci, set_units
 
-FOLDERS = {"dnf": "/etc/yum.repos.d", "dnf5": "/etc/yum.repos.d", "tdnf": "/etc/yum.repos.d", "zypper": "/etc/zypp/repos.d"}
+FOLDERS = {"yum": "/etc/yum.repos.d", "dnf": "/etc/yum.repos.d", "dnf5": "/etc/yum.repos.d", "tdnf": "/etc/yum.repos.d", "zypper": "/etc/zypp/repos.d"}
 CRB = "[baseos]\nname=BaseOS\nmirrorlist=https://mirrors.example/{0}?repo=BaseOS\nenabled=1\ngpgcheck=1\n\n[{1}]\nname={1}\nmirrorlist=https://mirrors.example/{0}?repo={1}\nenabled=0\ngpgcheck=1\n"
+# As amazon-linux-extras writes it; {0} is 1 on AWS's own images.
+EXTRAS = (
+    "[amzn2extra-docker]\nenabled = {0}\nname = Amazon Extras repo for docker\nmirrorlist = https://mirrors.example/2/extras/docker/latest/$basearch/mirror.list\n"
+    "gpgcheck = 1\ngpgkey = file:///etc/pki/rpm-gpg/RPM-GPG-KEY-amazon-linux-2\npriority = 10\nskip_if_unavailable = 1\n"
+)
 PLAIN = "[{0}]\nname={0}\nbaseurl=https://mirrors.example/{0}/$releasever/$basearch/\nenabled=1\ngpgcheck=1\n"
 
 
@@ -63,6 +68,8 @@ SYSTEMS = {
     "fedora44": System("Fedora Linux 44 (Cloud Edition)", "fedora", "44", "", "7.0.2-300.fc44.x86_64", "dnf5", "fedora.repo", PLAIN.format("fedora"), "platform:f44"),
     "amzn2023": System("Amazon Linux 2023.9.20251105", "amzn", "2023", "fedora", "6.12.46-66.121.amzn2023.x86_64", "dnf", "amazonlinux.repo",
                        PLAIN.format("amazonlinux"), "platform:al2023", "0"),
+    "amzn2": System("Amazon Linux 2", "amzn", "2", "centos rhel fedora", "5.10.245-241.978.amzn2.x86_64", "yum", "amzn2-extras.repo", EXTRAS.format(1), "", ""),
+    "amzn2-414": System("Amazon Linux 2", "amzn", "2", "centos rhel fedora", "4.14.355-280.695.amzn2.x86_64", "yum", "amzn2-extras.repo", EXTRAS.format(0), "", ""),
     "azurelinux3": System("Microsoft Azure Linux 3.0", "azurelinux", "3.0", "", "6.6.104.2-4.azl3", "tdnf", "azurelinux-official-base.repo",
                           PLAIN.format("azurelinux-official-base"), "", "0"),
     "sles15": System("SUSE Linux Enterprise Server 15 SP7", "sles", "15.7", "suse", "6.4.0-150700.53.19-default", "zypper", "SLE-Module-Containers15-SP7.repo",
@@ -82,7 +89,7 @@ def machine(name: str, *gpus: str, hostname: str = "fresh", nouveau: bool = True
     version = system.kernel[: -len(".x86_64")] if system.kernel.endswith(".x86_64") else system.kernel
     kernel = version[: -len("-default")] if version.endswith("-default") else version
     series = ".".join(kernel.split(".")[:2]) if name == "amzn2023" else ""
-    names = ["kernel-default"] if system.manager == "zypper" else ["kernel"] if name == "azurelinux3" else [f"kernel{series}", f"kernel{series}-core"]
+    names = ["kernel-default"] if system.manager == "zypper" else ["kernel"] if name in ("azurelinux3", "amzn2", "amzn2-414") else [f"kernel{series}", f"kernel{series}-core"]
     names = ["kernel-uek", "kernel-uek-core"] if "uek" in kernel else names
     packages = [f"{n} x86_64 (none):{kernel}" for n in names]
     packages += [f"{system.manager} noarch (none):4.20.0-1", "ca-certificates noarch (none):2024.2.69-91", "rpm x86_64 (none):4.19.1-1", "kmod x86_64 (none):28-10"]
@@ -242,6 +249,8 @@ ASSEMBLED: dict[str, tuple[str, Callable[[], Sections]]] = {
     "amzn2023-aws-g4ad": ("Amazon Linux 2023 on a g4ad.xlarge, whose GPU is AMD's", in_cloud("amzn2023", "", "Amazon EC2", "g4ad.xlarge", "eu-west-1")),
     "amzn2023-aws-g6f": ("Amazon Linux 2023 on a g6f.large, which has a slice of an L4", in_cloud("amzn2023", "27b8:1733", "Amazon EC2", "g6f.large", "eu-west-1")),
     "amzn2023-dlami": ("an AWS Deep Learning AMI on a g6.xlarge", dlami),
+    "amzn2-aws-t4": ("Amazon Linux 2 (kernel 5.10) on a g4dn.xlarge", in_cloud("amzn2", "1eb8:12a2", "Amazon EC2", "g4dn.xlarge", "eu-west-1")),
+    "amzn2-aws-k80": ("Amazon Linux 2 (kernel 4.14, its extras for docker off) on a p2.xlarge", in_cloud("amzn2-414", "102d:106c", "Amazon EC2", "p2.xlarge", "eu-west-1")),
     "azurelinux3-azure-t4": ("Azure Linux 3 on a Standard_NC4as_T4_v3", in_cloud("azurelinux3", "1eb8:12a2", "Microsoft Corporation", "Standard_NC4as_T4_v3", "westeurope", **AZURE)),
     "sles15-h100": _plain("sles15", "2330:16c1"),
     "sles16-h100": _plain("sles16", "2330:16c1"),

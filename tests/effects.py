@@ -79,6 +79,8 @@ def _version(facts: Facts, package: actions.Package) -> str:
     stream = facts.modules.get("nvidia-driver", "")
     if not package.version and stream and package.name.startswith(("nvidia-driver", "nvidia-persistenced", "kmod-nvidia")):
         return f"3:{stream[:3]}.178.04-1.el9"
+    if package.name == "docker" and (facts.os.id, facts.os.version_id) == ("amzn", "2"):
+        return "25.0.16-1.amzn2.0.1"
     if not package.version and package.name in ("docker", "moby-engine", "docker-cli", "moby-cli"):
         return RPM_NEWEST.get(facts.os.id, RPM_NEWEST["suse"])
     if package.name in ("cuda", "cuda-open"):
@@ -113,6 +115,9 @@ def _packages(facts: Facts, action: actions.Packages) -> Facts:
         found[name] = replace(found[name], status="config-files")
     for package in action.install:
         found[package.name] = Package(package.name, _version(facts, package))
+        named = re.match(r"(kernel.*?)-\d+\.\d", package.name)
+        if named:
+            found.setdefault(named[1], Package(named[1], facts.kernel.rpartition(".")[0]))  # its own name has no release
     facts = replace(facts, packages=found)
     docker = facts.docker
     engine = next((name for name in (*ENGINE_PACKAGES, "docker") if facts.installed(name)), "")
@@ -165,10 +170,11 @@ def _module(facts: Facts, action: actions.KernelModule) -> Facts:
 
 def _runfile(facts: Facts, action: actions.Runfile) -> Facts:
     assert facts.nvidia is not None
-    assert facts.installed("dkms")
+    assert ("--dkms" in action.options) == bool(facts.installed("dkms"))
+    assert not action.cc or facts.installed(action.cc.rpartition("/")[2].partition("-")[0]), "the compiler has to be there first"
     assert not facts.nvidia.nouveau_loaded or facts.paths["/etc/modprobe.d/mlhost-nouveau.conf"].kind == "file", "nouveau would come back"
     flavor = "open" if "--kernel-module-type=open" in action.options else "proprietary"
-    registered = PathFact("/var/lib/dkms/nvidia", "dir", "0755", "root:root")
+    registered = PathFact("/var/lib/dkms/nvidia", "dir" if "--dkms" in action.options else "absent", "0755", "root:root")
     nvidia = replace(facts.nvidia, on_disk=action.version, on_disk_license=LICENSES[flavor], installed_by_runfile=True)
     return replace(facts, nvidia=nvidia, paths={**facts.paths, registered.path: registered})
 
@@ -208,6 +214,9 @@ def _smoke(facts: Facts, action: actions.Smoke) -> Facts:
 
 
 def _command(facts: Facts, action: actions.Command) -> Facts:
+    if "amazon-linux-extras" in action.change:
+        name = "amzn2extra-" + action.change.rpartition(" ")[2]
+        return with_source(facts, "/etc/yum.repos.d/amzn2-extras.repo", f"[{name}]\nenabled = 1\nname = Amazon Extras\ngpgcheck = 1\n")
     if "subscription-manager" in action.change:
         name = action.change.partition("--enable=")[2]
         return replace(facts, rpm_sources=tuple(replace(s, enabled=True) if s.id == name else s for s in facts.rpm_sources))

@@ -51,6 +51,7 @@ RPM_SYSTEMS = {
     "fedora 42": OsRelease("fedora", "42", "", (), pretty_name="Fedora Linux 42 (Cloud Edition)", platform_id="platform:f42"),
     "fedora 43": OsRelease("fedora", "43", "", (), pretty_name="Fedora Linux 43 (Cloud Edition)", platform_id="platform:f43"),
     "fedora 44": OsRelease("fedora", "44", "", (), pretty_name="Fedora Linux 44 (Cloud Edition)", platform_id="platform:f44"),
+    "amazon 2": OsRelease("amzn", "2", "", ("centos", "rhel", "fedora"), pretty_name="Amazon Linux 2"),
     "amazon 2023": OsRelease("amzn", "2023", "", ("fedora",), pretty_name="Amazon Linux 2023.9.20251105"),
     "azure linux 3": OsRelease("azurelinux", "3.0", "", (), pretty_name="Microsoft Azure Linux 3.0"),
     "sles 15": OsRelease("sles", "15.7", "", ("suse",), pretty_name="SUSE Linux Enterprise Server 15 SP7"),
@@ -70,6 +71,7 @@ RPM_KERNELS = {
     "fedora 42": "6.17.4-100.fc42.x86_64",
     "fedora 43": "6.19.9-200.fc43.x86_64",
     "fedora 44": "7.0.2-300.fc44.x86_64",
+    "amazon 2": "5.10.245-241.978.amzn2.x86_64",
     "amazon 2023": "6.12.46-66.121.amzn2023.x86_64",
     "azure linux 3": "6.6.104.2-4.azl3",
     "sles 15": "6.4.0-150700.53.19-default",
@@ -86,6 +88,7 @@ BUILDERS = {
     "alma 9": ("almalinux-crb.repo", "crb"),
     "oracle 9": ("oracle-linux-ol9.repo", "ol9_codeready_builder"),
     "stream 9": ("centos.repo", "crb"),
+    "amazon 2": ("amzn2-extras.repo", "amzn2extra-docker"),
 }
 EVERY_SYSTEM = (*SYSTEMS, *RPM_SYSTEMS)
 
@@ -170,7 +173,7 @@ def _rpm_machine(system: str) -> Facts:
         text += f"\n[{builder}]\nname=Builder\nbaseurl=http://mirror.example/$releasever/$basearch/crb\nenabled=0\ngpgcheck=1\n"
     release = kernel.rpartition(".")[0] if kernel.endswith(".x86_64") else kernel.removesuffix("-default") if hasattr(str, "removesuffix") else kernel
     name = "kernel-default" if suse else "kernel"
-    rows = f"{name} {release}\n" + ("" if suse or os.id == "azurelinux" else f"kernel-core {release}\nkernel-core-{kernel} {release}\n")
+    rows = f"{name} {release}\n" + ("" if suse or system in ("azure linux 3", "amazon 2") else f"kernel-core {release}\nkernel-core-{kernel} {release}\n")
     return Facts(
         host="box",
         arch="x86_64",
@@ -185,7 +188,7 @@ def _rpm_machine(system: str) -> Facts:
         secure_boot=False,
         nvidia_pci=(),
         packages=packages(f"{rows}rpm 4.19.1-1"),
-        managers=("zypper",) if suse else ("tdnf",) if os.id == "azurelinux" else ("dnf",),
+        managers=({"azure linux 3": "tdnf", "amazon 2": "yum"}.get(system, "zypper" if suse else "dnf"),),
         rpm_sources=rpm.repo_file(f"{folder}/{file}", text),
         rpm_source_texts={f"{folder}/{file}": text},
         selinux="" if suse else "enforcing",

@@ -356,7 +356,7 @@ def test_an_unsupported_system_is_told_the_nearest_supported_one(catalog: Catalo
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('ID="amzn"\nID_LIKE="centos rhel fedora"\nVERSION_ID="2"\n', "has been out of support since 2026-06-30"),
+        ('ID="amzn"\nID_LIKE="rhel fedora"\nVERSION_ID="2018.03"\n', "maintenance ended on 2023-12-31"),
         (KALI, "rolling release whose packages match no Debian release"),
         ("ID=flatcar\nID_LIKE=coreos\n", "read-only /usr"),
         ("ID=cos\n", "Docker built in"),

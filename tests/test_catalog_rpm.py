@@ -27,6 +27,7 @@ RELEASES = {
     "Oracle 9.5": 'ID="ol"\nID_LIKE="fedora"\nVERSION_ID="9.5"\nPLATFORM_ID="platform:el9"\n',
     "Stream 9": 'ID="centos"\nID_LIKE="rhel fedora"\nVERSION_ID="9"\nPLATFORM_ID="platform:el9"\n',
     "Fedora 44": "ID=fedora\nVERSION_ID=44\nPLATFORM_ID=platform:f44\n",
+    "AL2": 'ID="amzn"\nID_LIKE="centos rhel fedora"\nVERSION_ID="2"\nSUPPORT_END="2026-06-30"\n',
     "AL2023": 'ID="amzn"\nID_LIKE="fedora"\nVERSION_ID="2023"\nPLATFORM_ID="platform:al2023"\n',
     "Azure Linux": 'ID=azurelinux\nVERSION_ID="3.0"\nPRETTY_NAME="Microsoft Azure Linux 3.0"\n',
     "SLES 15.7": 'ID="sles"\nID_LIKE="suse"\nVERSION_ID="15.7"\n',
@@ -36,7 +37,7 @@ RELEASES = {
 }
 KERNELS = {
     "el:8": "4.18.0-553.el8_10.{}", "el:9": "5.14.0-503.11.1.el9_5.{}", "el:10": "6.12.0-55.9.1.el10_0.{}", "fedora:42": "6.14.0-63.fc42.{}",
-    "fedora:43": "6.17.4-200.fc43.{}", "fedora:44": "6.19.2-300.fc44.{}", "amzn:2023": "6.12.20-23.97.amzn2023.{}", "azurelinux:3.0": "6.6.57.1-1.azl3",
+    "fedora:43": "6.17.4-200.fc43.{}", "fedora:44": "6.19.2-300.fc44.{}", "amzn:2": "5.10.245-241.978.amzn2.{}", "amzn:2023": "6.12.20-23.97.amzn2023.{}", "azurelinux:3.0": "6.6.57.1-1.azl3",
     "sles:15": "6.4.0-150600.23.47-default", "suse:16": "6.12.0-160000.4-default",
 }  # fmt: skip
 
@@ -130,6 +131,7 @@ def test_most_machines_are_known_without_reading_the_rows_of_others() -> None:
         ("Oracle 9.5", "el:9", "rhel", "dnf", "rhel"),
         ("Stream 9", "el:9", "rhel", "dnf", "centos"),
         ("Fedora 44", "fedora:44", "rhel", "dnf5", "fedora"),
+        ("AL2", "amzn:2", "rhel", "yum", ""),
         ("AL2023", "amzn:2023", "rhel", "dnf", ""),
         ("Azure Linux", "azurelinux:3.0", "rhel", "tdnf", ""),
         ("SLES 15.7", "sles:15", "suse", "zypper", ""),
@@ -147,7 +149,7 @@ def test_every_platform_has_valid_values(every: Catalog) -> None:
     for found in rpm_platforms(every):
         count += 1
         assert found.family in ("rhel", "suse")
-        assert found.package_manager in ("dnf", "dnf5", "tdnf", "zypper")
+        assert found.package_manager in ("dnf", "dnf5", "yum", "tdnf", "zypper")
         assert found.locks in ("versionlock", "tdnf", "zypper")
         assert found.package_arch == found.arch
         assert found.selinux in ("", "enforcing", "permissive")
@@ -160,7 +162,7 @@ def test_every_platform_has_valid_values(every: Catalog) -> None:
         assert hash(found)
         for rule in found.kernels:
             re.compile(rule.match)
-    assert count == 48
+    assert count == 50
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,8 @@ def test_every_platform_has_valid_values(every: Catalog) -> None:
         ("Oracle 9.5", "6.12.0-1.23.3.2.el9uek.x86_64", "uek8", "kernel-uek-devel-6.12.0-1.23.3.2.el9uek.x86_64"),
         ("Oracle 9.5", "5.14.0-503.11.1.el9_5.x86_64", "default", "kernel-devel-5.14.0-503.11.1.el9_5.x86_64"),
         ("Fedora 44", "6.19.2-300.fc44.x86_64", "default", "kernel-devel-6.19.2-300.fc44.x86_64"),
+        ("AL2", "4.14.355-280.695.amzn2.x86_64", "4.14", "kernel-devel-4.14.355-280.695.amzn2.x86_64"),
+        ("AL2", "5.10.245-241.978.amzn2.aarch64", "5.10", "kernel-devel-5.10.245-241.978.amzn2.aarch64"),
         ("AL2023", "6.1.134-150.224.amzn2023.x86_64", "6.1", "kernel-devel-6.1.134-150.224.amzn2023.x86_64"),
         ("AL2023", "6.12.20-23.97.amzn2023.x86_64", "6.12", "kernel6.12-devel-6.12.20-23.97.amzn2023.x86_64"),
         ("Azure Linux", "6.6.57.1-1.azl3", "default", "kernel-devel-6.6.57.1-1.azl3"),
@@ -201,6 +205,13 @@ def test_uek_8_says_which_compiler_its_modules_need(every: Catalog) -> None:
     assert found.compiler == "gcc-toolset-14"
 
 
+@pytest.mark.parametrize(("release", "compiler"), [("4.14.355-280.695", ""), ("5.4.301-214.403", ""), ("5.10.245-241.978", "gcc10"), ("5.15.196-134.220", "gcc10")])
+def test_amazon_linux_2_builds_modules_with_what_its_kernel_was_built_with(every: Catalog, release: str, compiler: str) -> None:
+    found = every.kernel(platform(every, "AL2"), f"{release}.amzn2.x86_64")
+    assert found
+    assert (found.compiler, found.cc) == (compiler, f"/usr/bin/{compiler}-cc" if compiler else "")
+
+
 def test_docker_on_enterprise_linux_10_needs_a_module_of_exactly_the_running_kernel(every: Catalog) -> None:
     found = every.kernel(platform(every, "Alma 10.0"), "6.12.0-55.9.1.el10_0.x86_64")
     assert found
@@ -210,7 +221,7 @@ def test_docker_on_enterprise_linux_10_needs_a_module_of_exactly_the_running_ker
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('ID="amzn"\nID_LIKE="centos rhel fedora"\nVERSION_ID="2"\n', "out of support since 2026-06-30"),
+        ('ID="amzn"\nID_LIKE="rhel fedora"\nVERSION_ID="2018.03"\n', "maintenance ended on 2023-12-31"),
         ('ID="centos"\nID_LIKE="rhel fedora"\nVERSION_ID="7"\n', "past its end of life"),
         ('ID="sl-micro"\nID_LIKE="suse"\nVERSION_ID="6.1"\n', "read-only root"),
         ('ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\nVERSION_ID="20261101"\n', "rolling release"),

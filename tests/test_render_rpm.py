@@ -376,6 +376,14 @@ def test_with_only_the_manager_real_what_mlhost_holds_itself_it_may_change_and_h
     assert machine.version("docker-ce") == "3:29.7.1-1.el9"
 
 
+def test_with_only_dnf_real_a_hold_of_mlhosts_own_does_not_keep_out_what_is_asked_for_by_its_full_name(dnf: Machine) -> None:
+    assert dnf.run(dnf.repository(), packages("docker-ce=3:29.6.*"), actions.Hold(("docker-ce",))) == 0, dnf.log
+    assert dnf.run(packages("docker-ce-29.7.1-1.el9.x86_64"), run_id="run-2") == 0, dnf.log
+    assert dnf.version("docker-ce") == "3:29.7.1-1.el9"
+    assert dnf.run(actions.Hold(("docker-ce",))) == 0, dnf.log
+    assert dnf.states() == ["ok"], "it is held again"
+
+
 @pytest.mark.parametrize(("manager", "shell"), [("yum", "dash"), ("tdnf", "bash"), ("tdnf", "busybox")])
 def test_with_doubles_of_yum_and_tdnf_the_whole_way_is_gone_by_options_that_they_know(
     served: Served, tmp_path: Path, manager: str, shell: str

@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -33,7 +34,7 @@ exit $rc
 """
 INSTALLER = f"""#!/bin/sh
 # A double of nvidia-installer for tests. It puts its uninstaller and the module's version where the real one's would be found.
-{{ printf '%s\\n' "$@"; printf 'folder %s\\n' "$(stat -c %a "$TMPDIR")"; }} >"$STUB/installer.ran"
+{{ printf '%s\\n' "$@"; [ -z "${{CC:-}}" ] || printf 'CC=%s\\n' "$CC"; printf 'folder %s\\n' "$(stat -c %a "$TMPDIR")"; }} >"$STUB/installer.ran"
 mkdir -p "$MLHOST_ROOT/var/log" "$MLHOST_ROOT/usr/bin"
 if [ -e "$STUB/installer.fails" ]; then
     printf 'nvidia-installer log file\\nERROR: Unable to find the development tool `cc` in your path\\nERROR: Installation has failed.\\n' \\
@@ -102,13 +103,23 @@ def test_the_installer_is_fetched_compared_and_run_and_a_second_run_does_nothing
     wanted = action(site, "driver.run", "--kernel-module-type=open", "--no-install-compat32-libs")
     assert host.run(script(wanted)) == 0, host.log
     assert host.states() == ["changed"]
-    assert ran(host) == ["--silent", "--dkms", "--no-opengl-files", "--kernel-module-type=open", "--no-install-compat32-libs", "folder 700"]
+    assert ran(host) == ["--silent", "--no-opengl-files", "--kernel-module-type=open", "--no-install-compat32-libs", "folder 700"]
     assert left_behind(host) == []
     assert f"runfile\t{VERSION}" in host.read("/var/lib/mlhost/receipts")
     (host.stub / "installer.ran").unlink()
     assert host.run(script(wanted)) == 0
     assert host.states() == ["ok"]
     assert ran(host) == []
+
+
+def test_dkms_and_another_compiler_are_asked_for_only_where_the_system_has_them(host, site):
+    assert host.run(script(action(site, "driver.run", "--dkms"))) == 0, host.log
+    assert ran(host) == ["--silent", "--no-opengl-files", "--dkms", "folder 700"]
+    (host.stub / "nvidia.version").unlink()
+    assert host.run(script(replace(action(site), cc="/usr/bin/gcc10-cc"))) == 0, host.log
+    assert ran(host) == ["--silent", "--no-opengl-files", "CC=/usr/bin/gcc10-cc", "folder 700"]
+    with pytest.raises(RenderError, match="not the path of a compiler"):
+        script(replace(action(site), cc="gcc10-cc; reboot"))
 
 
 def test_another_file_than_the_pinned_one_is_refused_and_nothing_of_it_runs(host, site):
@@ -182,7 +193,7 @@ def test_a_machine_without_curl_uses_wget(tmp_path: Path, site):
     (tmp_path / "stub").mkdir()
     found = Host(tmp_path, [program, "sh"], f"{STUBS}:{applets}")
     assert found.run(script(action(site))) == 0, found.log
-    assert ran(found)[:2] == ["--silent", "--dkms"]
+    assert ran(found)[:2] == ["--silent", "--no-opengl-files"]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,9 @@ def article() -> Facts:
         ("fedora 43", L4, ("580", "open", "runfile")),
         ("fedora 44", V100, ("580", "proprietary", "runfile")),
         ("debian 11", L4, ("580", "open", "runfile")),
+        ("amazon 2", L4, ("580", "open", "runfile")),
+        ("amazon 2", V100, ("580", "proprietary", "runfile")),
+        ("amazon 2", K80, ("470", "proprietary", "runfile")),
         # packages come first
         ("debian 11", "1eb8", ("470", "proprietary", "distro")),
         ("fedora 44", L4, ("615", "open", "cuda")),

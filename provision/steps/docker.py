@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from provision.actions import Package, Packages
 from provision.model import CHANGE, REFUSED, Decision, Item, Notice, Problem
 from provision.rows import Repository
-from provision.steps import PACKAGES, Context, Result, repository, settled
+from provision.steps import PACKAGES, Context, Result, repository, rpm_repository, settled
 from provision.steps.engine import MOBY, Engine, Present, beside, fate, numbers, present, restarts, satisfies, there
 
 STEP = "docker"
@@ -182,7 +182,7 @@ def _installed(ctx: Context, have: Present) -> tuple[Result, Engine | None]:
     names = tuple(p.name for p in choice.packages)
     remove = tuple(dict.fromkeys(n for n in choice.conflicts if there(facts, n) and n not in names))
     why = f"{_reason(have, choice.source, spec.version)}; from {choice.source}, {choice.because}"
-    items = [repository.item(ctx, choice.repo, STEP)] if choice.repo else []
+    items = [repository.item(ctx, choice.repo, STEP)] if choice.repo else rpm_repository.engine(ctx, STEP)
     items.append(
         Item(
             "docker/packages",

@@ -31,6 +31,8 @@ def policy(ctx: Context, bundle: DriverPackages) -> str:
         return asked
     if bundle.prebuilt:
         return "prebuilt" if bundle.metapackage else "hold"
+    if not bundle.rebuilt:
+        return "hold"
     return "dkms" if bundle.headers_meta or ctx.platform.family == "debian" else "hold"
 
 
@@ -46,6 +48,10 @@ def guard(ctx: Context, bundle: DriverPackages, follows: bool) -> Result:
         message = "The playbook wants prebuilt modules to follow the kernel, and this driver's module is built on the machine."
         fix = "Use `--set driver.drift=dkms`, `hold` or `auto`."
         problem = Problem(ITEM, message, fix)
+        return Result((refused(STEP, "packages", problem, PACKAGES),), problems=(problem,))
+    if way == "dkms" and not bundle.prebuilt and not bundle.rebuilt:
+        message = f"The playbook wants DKMS to build the module for new kernels, and there is no dkms for {ctx.platform.name}."
+        problem = Problem(ITEM, message, "Use `--set driver.drift=hold` or `auto`: kernel and driver are then held.")
         return Result((refused(STEP, "packages", problem, PACKAGES),), problems=(problem,))
     if way == "hold":
         return Result((*_locks(ctx), _held(ctx, ITEM, (*_kernels(ctx, bundle, follows), *bundle.packages), _why_held(ctx, bundle)),))
@@ -101,7 +107,9 @@ def _kernels(ctx: Context, bundle: DriverPackages, follows: bool) -> tuple[str, 
     installed = [name for name in ctx.facts.packages or {} if ctx.facts.installed(name)]
     if bundle.prebuilt and not bundle.kernel_suffix and ctx.spec.driver.drift != "hold":
         return ()
-    coming = [*bundle.headers, bundle.headers_meta] if follows else []
+    # rpm's names do not carry the release by which they are asked for: kernel-devel-5.14.0-570.el9.x86_64 is kernel-devel.
+    headers = [re.sub(r"-\d+\.\d.*$", "", name) for name in bundle.headers]
+    coming = [*headers, bundle.headers_meta] if follows else []
     return tuple(sorted({name for name in (*installed, *coming) if _KERNEL.fullmatch(name)}))
 
 
@@ -112,6 +120,11 @@ def _why_held(ctx: Context, bundle: DriverPackages) -> str:
         return "the signed module fits every kernel of this release, and all else must have exactly its version, so neither moves without the other"
     if bundle.prebuilt:
         return "the module is made for one kernel, so neither moves without the other"
+    if not bundle.rebuilt:
+        return (
+            f"the module was built for the running kernel, and there is no dkms for {ctx.platform.name} that would build it for another: "
+            "to move to a newer kernel, release the lock, boot it, and run mlhost again"
+        )
     return "no package brings this kernel's headers with its updates, so kernel and driver are held"
 
 

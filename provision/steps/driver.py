@@ -184,7 +184,7 @@ def _guarded(ctx: Context, details: Mapping[str, object], version: str) -> Resul
     bundle = gpus.packages(ctx, source, branch, flavor)
     if source == "runfile":
         registered = DKMS in ctx.facts.paths and ctx.facts.paths[DKMS].kind == "dir"
-        if bundle is None or not registered or not ctx.facts.installed("dkms"):
+        if bundle is None or (bundle.rebuilt and not (registered and ctx.facts.installed("dkms"))):
             return Result(notices=drift.unknown(version))
         return drift.guard(ctx, bundle, gpus.kernel_follows(ctx, bundle))
     if bundle and bundle.prebuilt and bundle.fallback and not any(there(ctx.facts, n) for n in bundle.packages if n.startswith("linux-modules-")):

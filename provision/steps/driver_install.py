@@ -120,7 +120,7 @@ def _headers(ctx: Context, choice: Choice) -> tuple[str, ...]:
     """Headers for the running kernel; and for those to come, where those come by a metapackage too."""
     meta = choice.bundle.headers_meta
     if ctx.platform.family != "debian":
-        return (*choice.bundle.headers, *([meta] if meta else []))
+        return (*choice.bundle.headers, *([meta] if meta and choice.bundle.rebuilt else []))
     follows = bool(meta) and bool(ctx.facts.installed(meta.replace("linux-headers-", "linux-image-", 1)))
     return (*choice.bundle.headers, meta) if follows else choice.bundle.headers
 
@@ -168,7 +168,7 @@ def _runfile(ctx: Context, choice: Choice, why: str) -> list[Item]:
         return [settled(STEP, "driver/runfile", "runfile", done, expected, INSTALLER)]
     mirror = ctx.spec.mirrors.driver.rstrip("/")
     url = mirror + installer.url[len(installer.base) :] if mirror else installer.url
-    action = Runfile(installer.version, url, installer.sha256, installer.options)
+    action = Runfile(installer.version, url, installer.sha256, installer.options, installer.cc)
     actual: dict[str, object] = {"version": nvidia.on_disk if nvidia else ""}
     return [Item("driver/runfile", STEP, "runfile", CHANGE, why, expected, actual, action, phase=INSTALLER)]
 
@@ -254,7 +254,8 @@ def _packages(ctx: Context, choice: Choice, wanted: tuple[Package, ...], remove:
     if bundle.kernel_suffix:
         globs = {}
     if bundle.installer:
-        why = "NVIDIA's installer builds the kernel module with these, and DKMS builds it anew for later kernels"
+        why = "NVIDIA's installer builds the kernel module with these"
+        why += ", and DKMS builds it anew for later kernels" if bundle.rebuilt else ""
     items.append(_transaction(ctx, "driver/packages", action, globs, why, PACKAGES))
     return items
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterable, Mapping
 
 from provision.actions import Command, Package, Packages
@@ -61,12 +63,25 @@ def decide(ctx: Context) -> Result:
     elif facts.cloud_init == "error":
         text = "cloud-init ended with an error (see /var/log/cloud-init.log); mlhost goes on."
         notices.append(Notice("preflight/cloud-init", text))
+    notices += _ended(ctx)
     image = ctx.catalog.image(lambda path: path in facts.paths and facts.paths[path].kind != "absent", facts.os.pretty_name)
     if image:
         built_in = listed(image.has)
         text = f"This is {image.name}, with {built_in} built in: what works is kept, and only what is missing is added. {image.note}"
         notices.append(Notice("preflight/image", text.strip()))
     return Result((*([item] if item else []), *_prerequisites(ctx)), {}, problems, tuple(notices))
+
+
+def _ended(ctx: Context) -> list[Notice]:
+    """That nobody mends this system any more, by the host's own clock; by the catalog's own day where that cannot be told."""
+    platform, now = ctx.platform, ctx.facts.host_time
+    today = platform.verified
+    if ctx.facts.live and now is not None and now >= EPOCH_2025:
+        today = time.strftime("%Y-%m-%d", time.gmtime(now))
+    if not platform.eol or not re.match(r"\d", today) or today <= platform.eol:
+        return []
+    text = f"{platform.name} is past its end of support since {platform.eol}: holes found since then stay open in what it brings itself. Plan its upgrade."
+    return [Notice("preflight/end-of-support", text)]
 
 
 def listed(words: tuple[str, ...]) -> str:

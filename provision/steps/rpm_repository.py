@@ -149,6 +149,28 @@ def switched_off(ctx: Context) -> RpmSource | None:
     return found[0] if found and not any(s.enabled for s in found) else None
 
 
+def engine(ctx: Context, step: str) -> list[Item]:
+    """The item that switches on the distribution's own repository that its engine is in, where it keeps that apart (Amazon Linux 2's extras)."""
+    name, facts = ctx.platform.docker_repository, ctx.facts
+    if not name:
+        return []
+    found = [s for s in facts.rpm_sources if s.id == name]
+    identifier, expected = f"{step}/repository", {name: "enabled"}
+    on = next((s for s in found if s.enabled), None)
+    if on:
+        return [settled(step, identifier, "file", f"{on.path} has {name} switched on", dict(expected), SOURCES - 1)]
+    why = f"the distribution's engine is in {name}, which is {'switched off' if found else 'in no repository file'}"
+    actual: dict[str, object] = {name: "disabled"} if found else {}
+    action: Command | File
+    if found:
+        action = File(found[0].path, rpmsource.switched_on(facts.rpm_source_texts.get(found[0].path, ""), name))
+    else:
+        check = f"cat /etc/yum.repos.d/*.repo | sed -n '/^\\[{name}\\]/,/^\\[/p' | grep -Eq '^enabled *= *1'"
+        action = Command(check, ctx.platform.docker_enable)
+    kind = "file" if found else "command"
+    return [Item(identifier, step, kind, CHANGE, why, dict(expected), actual, action, phase=SOURCES - 1)]
+
+
 def builder(ctx: Context, step: str) -> list[Item]:
     """The item that switches that repository on (CodeReady Builder by its many names); none where it is on or not known."""
     source = switched_off(ctx)

@@ -55,6 +55,9 @@ def decide(ctx: Context, engine: Engine | None, driver: Driver) -> Result:
     if vendor is None and names == PACKAGES_AT_ONE_VERSION:
         message = f"NVIDIA's toolkit repository has nothing for {ctx.platform.id} {ctx.platform.version} on {ctx.platform.arch}."
         return _refusal(message, "Install the toolkit by hand and use `--set toolkit.install=never`.", have)
+    if spec.version and spec.version in ctx.platform.toolkit_avoid:
+        message = f"Toolkit {spec.version}, which the playbook pins, cannot be installed on {ctx.platform.name}: its packages are compressed in a way that rpm there does not know."
+        return _refusal(message, f"Set `toolkit.version` to {vendor.newest!r} (or drop it)." if vendor else "Drop `toolkit.version`.", have)
     if have and spec.version and numbers(have) > numbers(spec.version) and not satisfies(have, spec.version):
         message = (
             f"Toolkit {have} is installed, the playbook pins {spec.version}, which is older; mlhost does not downgrade by itself."

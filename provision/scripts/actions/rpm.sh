@@ -566,7 +566,8 @@ hold() { # NAME...
 
 own_holds() { # the holds on packages of this transaction that an earlier run of ours has set
     holds_now | sort -u | while IFS= read -r own_holds_name; do
-        grep -Eq "^$(quoted_for_grep "$own_holds_name")( |\$)" "$WORK/rpm.install" || grep -Fxq -e "$own_holds_name" "$WORK/rpm.remove" || continue
+        # kernel-devel-5.10.1-2.amzn2.x86_64 is a kernel-devel
+        grep -Eq "^$(quoted_for_grep "$own_holds_name")(-[0-9][^ ]*)?( |\$)" "$WORK/rpm.install" || grep -Fxq -e "$own_holds_name" "$WORK/rpm.remove" || continue
         if grep -Eq "^[^	]*	hold	(.*	)?$(quoted_for_grep "$own_holds_name")(	|\$)" "$STATE/receipts" 2>/dev/null; then
             printf '%s\n' "$own_holds_name"
         fi

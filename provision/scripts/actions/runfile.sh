@@ -35,9 +35,9 @@ runfile_why() { # VERSION RC: with the installer's own first complaint; the end 
     why "NVIDIA's installer of $1 failed (exit code $2)${runfile_words:+: $runfile_words}; its whole log is in /var/log/nvidia-installer.log"
 }
 
-runfile_install() { # VERSION URL SHA256 OPTION...
-    runfile_version=$1 runfile_url=$2 runfile_sum=$3
-    shift 3
+runfile_install() { # VERSION URL SHA256 COMPILER(or nothing) OPTION...
+    runfile_version=$1 runfile_url=$2 runfile_sum=$3 runfile_cc=$4
+    shift 4
     # the installer refuses to go on beside nouveau; what is in use goes at a reboot, as the blacklist and the ramdisk are written already
     modules_unload nouveau || return $?
     # of root alone, gone at the end of the run, and not /tmp: that may be small, or forbid programs
@@ -53,7 +53,10 @@ runfile_install() { # VERSION URL SHA256 OPTION...
     fi
     rm -f "$ROOT/var/log/nvidia-installer.log"
     runfile_rc=0
-    TMPDIR=$runfile_folder sh "$runfile_file" --silent --dkms --no-opengl-files "$@" </dev/null >"$WORK/runfile.out" 2>&1 || runfile_rc=$?
+    set -- sh "$runfile_file" --silent --no-opengl-files "$@"
+    # the installer takes the compiler from there; by itself it takes `cc`
+    [ -z "$runfile_cc" ] || set -- env "CC=$runfile_cc" "$@"
+    TMPDIR=$runfile_folder "$@" </dev/null >"$WORK/runfile.out" 2>&1 || runfile_rc=$?
     rm -rf "$runfile_folder"
     cat "$WORK/runfile.out"
     if [ "$runfile_rc" != 0 ]; then
