@@ -112,4 +112,11 @@ def _without_fallbacks(found: list[Finding], looked: bool) -> list[Finding]:
     own = [f for f in found if not f.failure.fallback]
     sure = [f for f in own if f.certainty == CONFIRMED]
     found = [f for f in found if f.certainty == CONFIRMED or not looked or not any(s.explains and same(f, s) for s in sure)]
-    return [f for f in found if not f.failure.fallback or not any(o in found and same(f, o) for o in own)]
+
+    def yields(one: Finding) -> bool:
+        better = sure if one.failure.check and one.certainty == CONFIRMED else own
+        # What no text names at all is the last to be told.
+        others = [*better, *(f for f in found if f.failure.signature)] if not one.failure.signature else better
+        return any(other is not one and other in found and same(one, other) for other in others)
+
+    return [f for f in found if not f.failure.fallback or not yields(f)]

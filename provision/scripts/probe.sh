@@ -839,13 +839,15 @@ resolve() {
     sed -n 's/^\(nameserver\|search\|options\)[[:space:]]/conf &/p' /etc/resolv.conf
     # shellcheck disable=SC2013 # a name is a word
     for name in $(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources /etc/yum.repos.d/*.repo 2>/dev/null |
-        grep -v '^[[:space:]]*#' | grep -o -E 'https?://[A-Za-z0-9.-]+' | sed 's|.*//||' | sort -u | head -n 3); do
-        bounded 5 getent hosts "$name" >/dev/null
+        grep -v '^[[:space:]]*#' | grep -o -E 'https?://[A-Za-z0-9.-]+' | sed 's|.*//||' | sort -u | head -n 5); do
+        case $name in *[!0-9.]*) ;; *) continue ;; esac
+        bounded 5 getent ahosts "$name" >/dev/null
         echo "name $name $?"
     done
     for name in $(grep -h -i -E '^[^#/]*proxy' /etc/apt/apt.conf /etc/apt/apt.conf.d/* 2>/dev/null | grep -o -E 'https?://([^@/" ]*@)?[A-Za-z0-9.-]+' |
         sed 's|.*[/@]||' | sort -u | head -n 2); do
-        bounded 5 getent hosts "$name" >/dev/null
+        case $name in *[!0-9.]*) ;; *) continue ;; esac
+        bounded 5 getent ahosts "$name" >/dev/null
         echo "proxy $name $?"
     done
 }
