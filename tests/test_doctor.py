@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -237,6 +239,23 @@ def test_the_json_is_what_its_schema_says(fault: str) -> None:
     for document in (diagnosis_json(diagnosis(sections), target="x"), diagnosis_json(diagnosis(sections, SELECT), fixed=fixed), diagnosis_json(of_text(text("t", SELECT, current=True)))):
         jsonschema.validate(document, SCHEMA)
     assert SCHEMA["$defs"]["layer"]["enum"] == list(LAYERS)
+
+
+@pytest.mark.parametrize("shell", [("dash",), ("bash", "--posix"), ("busybox", "sh")], ids=lambda shell: str(shell[0]))
+def test_the_deep_probe_says_the_same_and_more_in_every_shell(shell: tuple[str, ...]) -> None:
+    if not shutil.which(shell[0]):
+        pytest.skip(f"{shell[0]} is not installed")
+    script = (HOSTS.parent.parent / "provision/scripts/probe.sh").read_text()
+    names = re.findall(r"^([a-z_]+)\(\) \{", script, re.MULTILINE)
+    assert len(names) == len(set(names)), "of two functions with one name the last one wins"
+
+    def ask(*words: str) -> dict[str, object]:
+        done = subprocess.run([*shell, "-s", "--", "c0ffee", "--no-metadata", *words], input=script.encode(), capture_output=True, check=True, timeout=200)
+        return dict(split(done.stdout, "c0ffee"))
+
+    plain, deep = ask(), ask("--deep")
+    assert plain.keys() == {name for name in deep if not name.startswith("deep_")}
+    assert {"deep_dmesg", "deep_kernels", "deep_settings", "deep_resolve", "deep_nodes", "deep_dkms"} <= deep.keys()
 
 
 # ---------------------------------------------------------------- the command

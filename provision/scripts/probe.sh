@@ -788,8 +788,8 @@ secure boot|lockdown|module verification|key was rejected|oom-kill|out of memory
 EXT4-fs.*remount|XFS.*(corrupt|error|shutdown)|PCIe Bus Error|segfault.*(cuda|nvidia|dockerd|containerd)"
 }
 
-# kernels: every kernel on disk, and whether its modules, NVIDIA's module and what modules are built with are there.
-kernels() {
+# deep_kernels: every kernel on disk, and whether its modules, NVIDIA's module and what modules are built with are there.
+deep_kernels() {
     for entry in /lib/modules/*; do
         [ -d "$entry" ] || continue
         modules=0 nvidia=0 build=0
@@ -873,7 +873,7 @@ deep() {
     tell deep_dmesg 300 kernel_log
     TEXT=$(grep -E '^(nvidia|nouveau|nova_core|overlay|br_netfilter|drm|vfio_pci|ib_umad|nf_tables|ip_tables|xt_addrtype|nf_nat)' /proc/modules)
     emit deep_modules $? "$TEXT"
-    tell deep_kernels 100 kernels
+    tell deep_kernels 100 deep_kernels
     tell deep_dkms 40 bounded 20 dkms status
     tell deep_make_log 60 make_logs
     TEXT=$(settings "$running")
