@@ -188,6 +188,15 @@ def test_a_text_that_nothing_explains_says_so_and_keeps_the_hosts_own_findings()
     assert ids(of_text(text("t", "something that nobody has ever seen", current=True))) == []
 
 
+def test_evidence_never_shows_a_secret() -> None:
+    sections = working()
+    broken.docker_fails(sections)
+    sections["deep_journal:docker"] = ok("Nov 09 12:05:05 h dockerd[1]: Devices cgroup isn't mounted HTTP_TOKEN=s3cr3tvalue https://ada:s3cr3tvalue@proxy\n")
+    found = diagnosis(sections, "toomanyrequests: from https://ada:s3cr3tvalue@registry, password=s3cr3tvalue")
+    assert {"cgroups-not-mounted", "registry-rate-limit"} <= set(ids(found))
+    assert "s3cr3tvalue" not in diagnosis_text(found, verbose=True) + json.dumps(diagnosis_json(found))
+
+
 def test_the_lowest_broken_layer_comes_first() -> None:
     sections = working()
     for plant in (broken.no_cdi, broken.docker_down, broken.full):
