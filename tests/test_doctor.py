@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -19,8 +20,12 @@ from provision.doctor.diagnose import CONFIRMED, POSSIBLE, Diagnosis, diagnose
 from provision.doctor.failures import LAYERS, load
 from provision.doctor.seen import Seen
 from provision.doctor.texts import text
+from provision.errors import Error
 from provision.examine import of_sections, of_text
 from provision.facts import parse
+from provision.model import Section
+from provision.plan import plan, restricted
+from provision.playbook import load as load_playbook
 from provision.report.diagnosis import diagnosis_json, diagnosis_text
 from provision.report.layout import Look
 from tests import doctor_hosts as broken
@@ -76,6 +81,18 @@ def test_a_planted_fault_is_named_first_with_its_evidence(fault: str) -> None:
     assert finding.failure.remedy
     states = {state.layer: state.state for state in found.layers}
     assert states.get(finding.failure.layer, "broken") == "broken"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda name: str(name).replace(" ", "-"))
+def test_what_fix_promises_the_ordinary_plan_does_and_nothing_else(fault: str) -> None:
+    sections = working()
+    FAULTS[fault][1](sections)
+    first = of_sections(sections, None, CATALOG).findings[0].failure
+    part = restricted(plan(parse(sections), load_playbook("gpu-host", ()).spec, CATALOG), first.fix)
+    assert bool(part.changes) == bool(first.fix)
+    assert {item.id for item in part.items} <= set(first.fix)
+    assert part.reboot == "no"
+    assert not part.problems or not first.fix
 
 
 def test_at_least_twenty_five_faults_are_planted() -> None:
@@ -227,6 +244,21 @@ def test_every_predicate_survives_a_capture_with_nothing_in_it() -> None:
         assert answer is None or isinstance(answer, (str, bool)), name
         assert answer is not True or name.startswith("not-") or name in ("daemon-json-sound", "one-library-version", "docker-not-failed"), name
     assert ids(diagnose(seen, None, load(), CHECKS)) == []
+
+
+@pytest.mark.parametrize("name", sorted(working()))
+def test_a_section_that_is_gone_unreadable_or_garbled_is_no_fault_of_the_doctors(name: str) -> None:
+    before = working()[name]
+    variants = [Section(13, ""), Section(124, ""), Section(1, before.text), Section(0, ""), Section(0, before.text[: len(before.text) // 2]),
+                Section(0, "= : / | , ;\n\0 \x1b[1m\n" + "x" * 5000 + "\n1 2 3 4 5 6 7 8 9\n"), Section(0, before.text.replace(" ", "=").replace("\n", " "))]
+    for section in (None, *variants):
+        sections = working()
+        sections.pop(name)
+        if section is not None:
+            sections[name] = section
+        with contextlib.suppress(Error):
+            shown = diagnosis_text(diagnosis(sections, SELECT), verbose=True)
+            assert "\x1b" not in shown
 
 
 @pytest.mark.parametrize("look", [Look(), Look(ascii=True, width=60), Look(color=True, width=120)])

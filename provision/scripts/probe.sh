@@ -844,9 +844,9 @@ resolve() {
         bounded 5 getent ahosts "$name" >/dev/null
         echo "name $name $?"
     done
-    for name in $(grep -h -i -E '^[^#/]*proxy' /etc/apt/apt.conf /etc/apt/apt.conf.d/* 2>/dev/null | grep -o -E 'https?://([^@/" ]*@)?[A-Za-z0-9.-]+' |
+    for name in $(grep -h -i -E '^[^#/]*proxy' /etc/apt/apt.conf /etc/apt/apt.conf.d/* /etc/dnf/dnf.conf /etc/yum.conf /etc/environment 2>/dev/null | grep -o -E 'https?://([^@/" ]*@)?[A-Za-z0-9.-]+' |
         sed 's|.*[/@]||' | sort -u | head -n 2); do
-        case $name in *[!0-9.]*) ;; *) continue ;; esac
+        case $name in *[!0-9.]*) ;; *) echo "proxy $name 0"; continue ;; esac
         bounded 5 getent ahosts "$name" >/dev/null
         echo "proxy $name $?"
     done
