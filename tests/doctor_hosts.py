@@ -245,6 +245,7 @@ def unregistered(sections: Sections) -> None:
 
 def not_restarted(sections: Sections) -> None:
     info(sections, Runtimes={"runc": {}})
+    sections["newer"] = ok("/etc/docker/daemon.json\n")
 
 
 def older_docker(sections: Sections) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +20,12 @@ from provision.doctor.diagnose import CONFIRMED, POSSIBLE, Diagnosis, diagnose
 from provision.doctor.failures import LAYERS, load
 from provision.doctor.seen import Seen
 from provision.doctor.texts import text
+from provision.errors import Error
 from provision.examine import of_sections, of_text
 from provision.facts import parse
+from provision.model import Section
+from provision.plan import plan, restricted
+from provision.playbook import load as load_playbook
 from provision.report.diagnosis import diagnosis_json, diagnosis_text
 from provision.report.layout import Look
 from tests import doctor_hosts as broken
@@ -74,6 +81,18 @@ def test_a_planted_fault_is_named_first_with_its_evidence(fault: str) -> None:
     assert finding.failure.remedy
     states = {state.layer: state.state for state in found.layers}
     assert states.get(finding.failure.layer, "broken") == "broken"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda name: str(name).replace(" ", "-"))
+def test_what_fix_promises_the_ordinary_plan_does_and_nothing_else(fault: str) -> None:
+    sections = working()
+    FAULTS[fault][1](sections)
+    first = of_sections(sections, None, CATALOG).findings[0].failure
+    part = restricted(plan(parse(sections), load_playbook("gpu-host", ()).spec, CATALOG), first.fix)
+    assert bool(part.changes) == bool(first.fix)
+    assert {item.id for item in part.items} <= set(first.fix)
+    assert part.reboot == "no"
+    assert not part.problems or not first.fix
 
 
 def test_at_least_twenty_five_faults_are_planted() -> None:
@@ -186,6 +205,15 @@ def test_a_text_that_nothing_explains_says_so_and_keeps_the_hosts_own_findings()
     assert ids(of_text(text("t", "something that nobody has ever seen", current=True))) == []
 
 
+def test_evidence_never_shows_a_secret() -> None:
+    sections = working()
+    broken.docker_fails(sections)
+    sections["deep_journal:docker"] = ok("Nov 09 12:05:05 h dockerd[1]: Devices cgroup isn't mounted HTTP_TOKEN=s3cr3tvalue https://ada:s3cr3tvalue@proxy\n")
+    found = diagnosis(sections, "toomanyrequests: from https://ada:s3cr3tvalue@registry, password=s3cr3tvalue")
+    assert {"cgroups-not-mounted", "registry-rate-limit"} <= set(ids(found))
+    assert "s3cr3tvalue" not in diagnosis_text(found, verbose=True) + json.dumps(diagnosis_json(found))
+
+
 def test_the_lowest_broken_layer_comes_first() -> None:
     sections = working()
     for plant in (broken.no_cdi, broken.docker_down, broken.full):
@@ -218,6 +246,21 @@ def test_every_predicate_survives_a_capture_with_nothing_in_it() -> None:
     assert ids(diagnose(seen, None, load(), CHECKS)) == []
 
 
+@pytest.mark.parametrize("name", sorted(working()))
+def test_a_section_that_is_gone_unreadable_or_garbled_is_no_fault_of_the_doctors(name: str) -> None:
+    before = working()[name]
+    variants = [Section(13, ""), Section(124, ""), Section(1, before.text), Section(0, ""), Section(0, before.text[: len(before.text) // 2]),
+                Section(0, "= : / | , ;\n\0 \x1b[1m\n" + "x" * 5000 + "\n1 2 3 4 5 6 7 8 9\n"), Section(0, before.text.replace(" ", "=").replace("\n", " "))]
+    for section in (None, *variants):
+        sections = working()
+        sections.pop(name)
+        if section is not None:
+            sections[name] = section
+        with contextlib.suppress(Error):
+            shown = diagnosis_text(diagnosis(sections, SELECT), verbose=True)
+            assert "\x1b" not in shown
+
+
 @pytest.mark.parametrize("look", [Look(), Look(ascii=True, width=60), Look(color=True, width=120)])
 def test_the_text_has_cause_evidence_remedy_and_source_and_fits(look: Look) -> None:
     sections = working()
@@ -237,6 +280,23 @@ def test_the_json_is_what_its_schema_says(fault: str) -> None:
     for document in (diagnosis_json(diagnosis(sections), target="x"), diagnosis_json(diagnosis(sections, SELECT), fixed=fixed), diagnosis_json(of_text(text("t", SELECT, current=True)))):
         jsonschema.validate(document, SCHEMA)
     assert SCHEMA["$defs"]["layer"]["enum"] == list(LAYERS)
+
+
+@pytest.mark.parametrize("shell", [("dash",), ("bash", "--posix"), ("busybox", "sh")], ids=lambda shell: str(shell[0]))
+def test_the_deep_probe_says_the_same_and_more_in_every_shell(shell: tuple[str, ...]) -> None:
+    if not shutil.which(shell[0]):
+        pytest.skip(f"{shell[0]} is not installed")
+    script = (HOSTS.parent.parent / "provision/scripts/probe.sh").read_text()
+    names = re.findall(r"^([a-z_]+)\(\) \{", script, re.MULTILINE)
+    assert len(names) == len(set(names)), "of two functions with one name the last one wins"
+
+    def ask(*words: str) -> dict[str, object]:
+        done = subprocess.run([*shell, "-s", "--", "c0ffee", "--no-metadata", *words], input=script.encode(), capture_output=True, check=True, timeout=200)
+        return dict(split(done.stdout, "c0ffee"))
+
+    plain, deep = ask(), ask("--deep")
+    assert plain.keys() == {name for name in deep if not name.startswith("deep_")}
+    assert {"deep_dmesg", "deep_kernels", "deep_settings", "deep_resolve", "deep_nodes", "deep_dkms"} <= deep.keys()
 
 
 # ---------------------------------------------------------------- the command

@@ -99,9 +99,10 @@ def test_every_setting_that_a_remedy_names_is_one_of_the_playbooks() -> None:
     for failure in BY_ID.values():
         for remedy in failure.remedy:
             for key, value in re.findall(r"mlhost setup [^;]*?--set ([a-z_.]+)=(\S+)", remedy):
-                given = {"[USER]": "[ada]", "/BIG/docker": "/big/docker", "…": "580", "/…": "/data", "[https://MIRROR]": "[https://mirror.example]",
-                         "http://HOST:PORT": "http://proxy.example:3128", "http://USER:PASSWORD@HOST:PORT": "http://proxy.example:3128"}.get(value.rstrip(","), value.rstrip(",;"))
-                playbook.load("gpu-host", (f"{key}={given}",))
+                given = {"[USER]": "[ada]", "/BIG/docker": "/big/docker", "…": "580", "/…": "/data", "http://HOST:PORT": "http://proxy.example:3128",
+                         "http://USER:PASSWORD@HOST:PORT": "http://proxy.example:3128"}
+                plain = value.rstrip(",;)")
+                playbook.load("gpu-host", (f"{key}={given.get(plain, plain)}",))
             for option in re.findall(r"mlhost setup .*?(--[a-z-]+)", remedy):
                 assert option in {name for parameter in setup.params for name in parameter.opts}, remedy
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from provision.doctor.texts import Text
     from provision.examine import Examined
 
-MOST = 1 << 20
+MOST = 64 << 20
 
 
 @click.command(epilog="""
@@ -110,12 +110,12 @@ def _given(error_text: str | None, read_pipe: bool) -> Text | None:
 
     raw = error_text
     if error_text == "-" or (error_text is None and read_pipe and _piped()):
-        raw = sys.stdin.buffer.read(MOST).decode("utf-8", "replace")
+        raw = sys.stdin.buffer.read(MOST)[-(1 << 20) :].decode("utf-8", "replace")
     if raw is None or not raw.strip():
         if error_text is not None:
             raise UsageError("The error text is empty.", "Give the message as you saw it.")
         return None
-    return text("the text", raw[-MOST:], current=True)
+    return text("the text", raw, current=True)
 
 
 def _piped() -> bool:

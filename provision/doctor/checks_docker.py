@@ -254,7 +254,9 @@ def toolkit_not_installed(seen: Seen) -> Answer:
 
 
 def hook_missing(seen: Seen) -> Answer:
-    """The package is there, and not its program in the path."""
+    """The package is there, and not its program in the path. JetPack lays its toolkit out in a way of its own."""
+    if seen.facts.tegra:
+        return None
     if not seen.facts.installed("nvidia-container-toolkit") or seen.said("programs") is None:
         return False
     toolkit = seen.facts.toolkit

@@ -110,7 +110,7 @@ def names_unresolved(seen: Seen) -> Answer:
         return None
     if proxies or seen.facts.apt_proxy or all(rc in ("126", "127") for _, rc in names):
         return False
-    return all(rc != "0" for _, rc in names) and f"getent hosts {names[0][0]} finds nothing (exit code {names[0][1]})"
+    return all(rc != "0" for _, rc in names) and f"getent ahosts {names[0][0]} finds nothing (exit code {names[0][1]})"
 
 
 def proxy_unresolved(seen: Seen) -> Answer:

@@ -10,6 +10,7 @@ from provision.doctor.failures import LAYERS, Failure
 from provision.doctor.layers import LayerState, states
 from provision.doctor.seen import Seen
 from provision.doctor.texts import Text
+from provision.redaction import scrub
 
 Answer = Union[str, bool, None]
 """What a predicate says: a sentence of evidence where it holds, False where it does not, None where that is unknown."""
@@ -75,7 +76,8 @@ def diagnose(seen: Seen | None, given: Text | None, failures: Sequence[Failure],
         evidence = [line] if line else shown
         evidence += [answer for answer in said if isinstance(answer, str)]
         sure = holds or (bool(line or shown) and not failure.check and not (failure.fallback and seen is None))
-        found.append(Finding(failure, CONFIRMED if sure else POSSIBLE, tuple(dict.fromkeys(evidence)), bool(line)))
+        lines = tuple(dict.fromkeys(scrub(part) for part in evidence))
+        found.append(Finding(failure, CONFIRMED if sure else POSSIBLE, lines, bool(line)))
     found = _without_fallbacks(found, looked=seen is not None)
     found.sort(key=lambda f: (not f.explains, f.certainty != CONFIRMED, LAYERS.index(f.failure.layer)))
     layers = states(seen, {f.failure.layer: f.failure.title for f in reversed(found) if f.certainty == CONFIRMED}) if seen else ()
@@ -112,4 +114,11 @@ def _without_fallbacks(found: list[Finding], looked: bool) -> list[Finding]:
     own = [f for f in found if not f.failure.fallback]
     sure = [f for f in own if f.certainty == CONFIRMED]
     found = [f for f in found if f.certainty == CONFIRMED or not looked or not any(s.explains and same(f, s) for s in sure)]
-    return [f for f in found if not f.failure.fallback or not any(o in found and same(f, o) for o in own)]
+
+    def yields(one: Finding) -> bool:
+        better = sure if one.failure.check and one.certainty == CONFIRMED else own
+        # What no text names at all is the last to be told.
+        others = [*better, *(f for f in found if f.failure.signature)] if not one.failure.signature else better
+        return any(other is not one and other in found and same(one, other) for other in others)
+
+    return [f for f in found if not f.failure.fallback or not yields(f)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from provision.report.sanitize import block, line
 
-MOST = 1 << 20
+MOST, LONGEST = 1 << 18, 4000
 
 # journalctl's and syslog's heads, then dmesg's time, then the driver's own prefix.
 _HEAD = re.compile(
@@ -44,8 +44,8 @@ class Text:
 
 
 def text(name: str, raw: str, *, current: bool) -> Text:
-    """A text in the form that is searched. At most its last MiB counts."""
-    lines = tuple(row for row in block(raw[-MOST:], MOST).split("\n") if row.strip())
+    """A text in the form that is searched. Of it counts at most the last 256 KiB, and of a line its beginning: patterns take long on longer ones."""
+    lines = tuple(row[:LONGEST] for row in block(raw[-MOST:], MOST).split("\n") if row.strip())
     parts: list[str] = []
     starts: list[int] = []
     at = 0

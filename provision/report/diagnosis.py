@@ -16,7 +16,7 @@ _MARKS = {"ok": "ok", "broken": "failed", "absent": "skipped", "unknown": "note"
 
 
 def diagnosis_text(diagnosis: Diagnosis, look: Look = PLAIN, *, verbose: bool = False) -> str:
-    """The findings, the first to begin with; without any, or with `verbose`, how every layer is."""
+    """The findings, the first to begin with; where none explains what was asked, or with `verbose`, how every layer is."""
     found = diagnosis.findings
     certain = [f for f in found if f.certainty == "confirmed"]
     if not found and diagnosis.asked:
@@ -33,7 +33,7 @@ def diagnosis_text(diagnosis: Diagnosis, look: Look = PLAIN, *, verbose: bool = 
     out = [f"{look.paint(name, 'bold')}: {summary}"]
     for finding in found:
         out += _finding(finding, look, short=not diagnosis.looked and len(found) > 3 and not verbose)
-    if diagnosis.layers and (verbose or not found):
+    if diagnosis.layers and (verbose or not found or (diagnosis.asked and not diagnosis.explained)):
         out += ["", look.paint("Layers", "bold"), *_layers(diagnosis, look)]
     if diagnosis.unknown and (verbose or not found):
         out += labelled("Unknown", ", ".join(diagnosis.unknown), look)

@@ -788,8 +788,8 @@ secure boot|lockdown|module verification|key was rejected|oom-kill|out of memory
 EXT4-fs.*remount|XFS.*(corrupt|error|shutdown)|PCIe Bus Error|segfault.*(cuda|nvidia|dockerd|containerd)"
 }
 
-# kernels: every kernel on disk, and whether its modules, NVIDIA's module and what modules are built with are there.
-kernels() {
+# deep_kernels: every kernel on disk, and whether its modules, NVIDIA's module and what modules are built with are there.
+deep_kernels() {
     for entry in /lib/modules/*; do
         [ -d "$entry" ] || continue
         modules=0 nvidia=0 build=0
@@ -839,13 +839,15 @@ resolve() {
     sed -n 's/^\(nameserver\|search\|options\)[[:space:]]/conf &/p' /etc/resolv.conf
     # shellcheck disable=SC2013 # a name is a word
     for name in $(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources /etc/yum.repos.d/*.repo 2>/dev/null |
-        grep -v '^[[:space:]]*#' | grep -o -E 'https?://[A-Za-z0-9.-]+' | sed 's|.*//||' | sort -u | head -n 3); do
-        bounded 5 getent hosts "$name" >/dev/null
+        grep -v '^[[:space:]]*#' | grep -o -E 'https?://[A-Za-z0-9.-]+' | sed 's|.*//||' | sort -u | head -n 5); do
+        case $name in *[!0-9.]*) ;; *) continue ;; esac
+        bounded 5 getent ahosts "$name" >/dev/null
         echo "name $name $?"
     done
-    for name in $(grep -h -i -E '^[^#/]*proxy' /etc/apt/apt.conf /etc/apt/apt.conf.d/* 2>/dev/null | grep -o -E 'https?://([^@/" ]*@)?[A-Za-z0-9.-]+' |
+    for name in $(grep -h -i -E '^[^#/]*proxy' /etc/apt/apt.conf /etc/apt/apt.conf.d/* /etc/dnf/dnf.conf /etc/yum.conf /etc/environment 2>/dev/null | grep -o -E 'https?://([^@/" ]*@)?[A-Za-z0-9.-]+' |
         sed 's|.*[/@]||' | sort -u | head -n 2); do
-        bounded 5 getent hosts "$name" >/dev/null
+        case $name in *[!0-9.]*) ;; *) echo "proxy $name 0"; continue ;; esac
+        bounded 5 getent ahosts "$name" >/dev/null
         echo "proxy $name $?"
     done
 }
@@ -871,7 +873,7 @@ deep() {
     tell deep_dmesg 300 kernel_log
     TEXT=$(grep -E '^(nvidia|nouveau|nova_core|overlay|br_netfilter|drm|vfio_pci|ib_umad|nf_tables|ip_tables|xt_addrtype|nf_nat)' /proc/modules)
     emit deep_modules $? "$TEXT"
-    tell deep_kernels 100 kernels
+    tell deep_kernels 100 deep_kernels
     tell deep_dkms 40 bounded 20 dkms status
     tell deep_make_log 60 make_logs
     TEXT=$(settings "$running")
