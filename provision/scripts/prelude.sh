@@ -143,10 +143,24 @@ decoded() { # TEXT [base64]
     if [ "${2:-}" = base64 ]; then printf '%s' "$1" | base64 -d; else printf '%s' "$1"; fi
 }
 
+make_directory() { # PATH under the root: with what is missing above it, each of them written down
+    make_directory_new=''
+    make_directory_at=$1
+    until [ -d "$make_directory_at" ]; do
+        make_directory_new="$make_directory_at
+$make_directory_new"
+        make_directory_at=$(dirname "$make_directory_at")
+    done
+    mkdir -p "$1" || return 1
+    [ -z "$make_directory_new" ] || printf '%s' "$make_directory_new" | while IFS= read -r make_directory_at; do
+        receipt directory "${make_directory_at#"$ROOT"}"
+    done
+}
+
 put() { # PATH MODE OWNER CONTENT [base64]: the file has this content, at once or not at all
     put_file=$(real "$ROOT$1")
     put_dir=$(dirname "$put_file")
-    mkdir -p "$put_dir" || return 1
+    make_directory "$put_dir" || return 1
     keep "$1" || { [ -s "$WORK/why" ] || why "cannot keep a copy of $1"; return 1; }
     put_temp=$(mktemp "$put_dir/.mlhost.XXXXXX") || return 1
     if decoded "$4" "${5:-}" >"$put_temp" && own "$3" "$put_temp" && chmod "$2" "$put_temp"; then
@@ -159,6 +173,17 @@ put() { # PATH MODE OWNER CONTENT [base64]: the file has this content, at once o
     fi
     rm -f "$put_temp"
     why "cannot write $1"
+}
+
+undo_keep() { # TEXT: how to take back what this item has done, for a rollback; its owner alone may read it. Nothing: it cannot be
+    if [ -z "$1" ]; then
+        receipt undo "$ITEM" ''
+        return 0
+    fi
+    undo_keep_name=$(printf '%s' "$ITEM" | sed 's/[^A-Za-z0-9._-]/_/g')
+    undo_keep_file=$STATE/backup/$RUN.undo/$undo_keep_name
+    (umask 077 && mkdir -p "$STATE/backup/$RUN.undo" && printf '%s' "$1" >"$undo_keep_file") || return 1
+    receipt undo "$ITEM" "$undo_keep_name"
 }
 
 own() { # OWNER FILE; only root can, and an image is also baked without being root
