@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Enough for: a run of somebody else's, stage, reboot, stage, proof; more means that the host does not settle.
 MAX_STAGES = 6
+# The environment variable by which a unit that goes on after a reboot of this machine names the setup it belongs to.
+CONTINUES = "MLHOST_CONTINUES"
 # Problems that are only a consent away: packages that what is wanted replaces.
 CONSENTS = ("docker/conflicts", "toolkit/conflicts")
 
@@ -52,7 +54,7 @@ def script_of(decided: Plan, loaded: Loaded, options: RunOptions, transport: Tra
     from provision import render
 
     return render.stage(
-        _with_keys(decided, loaded.spec, options, transport), run_id=_run_id(), lock_wait=_lock_wait(loaded.spec, options)
+        _with_keys(decided, loaded.spec, options, transport), run_id=new_run_id(), lock_wait=_lock_wait(loaded.spec, options)
     )
 
 
@@ -60,13 +62,22 @@ def _lock_wait(spec: Spec, options: RunOptions) -> int:
     return spec.preflight.lock_wait if options.lock_wait is None else options.lock_wait
 
 
-def _run_id() -> str:
+def new_run_id() -> str:
+    """A name that sorts by time and that nobody else has."""
     import secrets
 
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
 
 
-def _owner() -> str:
+def stage_id(setup: str, number: int) -> str:
+    """The name of a stage's run: those after the first add their number, so that a rollback knows what belongs together."""
+    if setup == os.environ.get(CONTINUES):
+        return f"{setup}.{new_run_id()}"
+    return f"{setup}.{number + 1}" if number else setup
+
+
+def owner() -> str:
+    """Who works here, for people: user@machine."""
     import getpass
     import socket
 
@@ -119,6 +130,8 @@ class _Work:
     after: Plan | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
+    setup_id: str = ""
+    stages: int = 0
     log: str = ""
     proof: Mapping[str, str] = field(default_factory=dict)
 
@@ -192,14 +205,16 @@ class _Work:
         began = time.monotonic()
         ready = _with_keys(decided, self.spec, self.options, self.transport)
         self.clock.add("keys", began)
-        run_id = _run_id()
+        self.setup_id = self.setup_id or os.environ.get(CONTINUES, "") or new_run_id()
+        run_id = stage_id(self.setup_id, self.stages)
+        self.stages += 1
         script = render.stage(ready, run_id=run_id, lock_wait=_lock_wait(self.spec, self.options))
         self.progress.stage(self.transport.name, "working")
         began = time.monotonic()
         titles = {item.id: describe(item.action) for item in ready.items if item.action is not None}
         try:
             followed = apply(
-                self.transport, script, run_id, _owner(), digest(decided), titles, self.progress, self.options.timeout
+                self.transport, script, run_id, owner(), digest(decided), titles, self.progress, self.options.timeout
             )
         except HostBusy as busy:
             # Somebody was quicker between the look and the start: the next look follows that run.
@@ -241,7 +256,7 @@ class _Work:
                 )
             from provision.reboot import ask, continue_record, continue_unit
 
-            command = self.options.self_command
+            command = ("/usr/bin/env", f"{CONTINUES}={self.setup_id}", *self.options.self_command)
             ask(self.transport, continue_unit(command), continue_record(command, str(Path.cwd())))
             return self.report(
                 "rebooting",

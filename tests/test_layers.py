@@ -21,7 +21,7 @@ LAYERS = (
     ("transport", "progress"),
     ("follow", "reboot", "look"),
     ("run",),
-    ("prove", "status", "examine", "supportbundle"),
+    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan"),
     ("library", "cli"),
     ("specs",),
     ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors"),

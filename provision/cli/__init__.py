@@ -25,6 +25,8 @@ COMMANDS = {
     "plan": "Show what setup would do and why. Changes nothing.",
     "verify": "Prove that machines are what the playbook says. Changes nothing.",
     "status": "Show or follow a run that goes on (or ended) on a machine.",
+    "rollback": "Take back what mlhost has changed on machines.",
+    "uninstall": "Take back everything, and mlhost itself.",
     "doctor": "Name what is broken on machines, why, and what mends it.",
     "support-bundle": "Pack what a helper needs to see, without secrets, into one file.",
     "facts": "Show what mlhost reads from a machine. Changes nothing.",
