@@ -142,6 +142,7 @@ def _packages(draft: _Draft) -> None:
     if draft.engine_goes:
         containers = fate(draft.facts) or "no container is running"
         draft.told.append(f"docker.service (goes with its package; {containers})")
+        draft.stays("network", "Docker's network bridges and firewall rules stay until the next reboot.")
         if not draft.wish.purge:
             text = "Docker's images, containers and volumes stay where they are; `mlhost uninstall --purge-data` would delete them."
             draft.stays("data", text)

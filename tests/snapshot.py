@@ -89,3 +89,9 @@ def snapshot(machine: Machine) -> Snapshot:
     assert len(files) > 1000, "this is no whole machine"
     assert packages
     return Snapshot(files, frozenset(packages.splitlines()), frozenset(units.splitlines()))
+
+
+def assert_same(before: Snapshot, after: Snapshot) -> None:
+    """Fail with every difference there is."""
+    found = before.difference(after)
+    assert not found, "\n".join(found)

@@ -12,7 +12,7 @@ import pytest
 from tests.fresh import Fresh
 from tests.lab.nshost import NsHost
 from tests.program import mlhost
-from tests.snapshot import Snapshot, snapshot
+from tests.snapshot import Snapshot, assert_same, snapshot
 
 pytestmark = pytest.mark.host
 
@@ -39,7 +39,7 @@ class TestThereAndBack:
             assert ran.code == 0, str(ran)
             assert "nothing" in ran.out
         assert mlhost("rollback", host, "--plan").code == 0
-        assert snapshot(host).difference(before) == []
+        assert_same(before, snapshot(host))
 
     def test_the_plan_shows_what_goes_and_what_stays_and_changes_nothing(self, host: NsHost, before: Snapshot, fresh: Fresh) -> None:
         ran = mlhost("setup", host, settings=[*fresh.settings(), "docker.users=[admin]", "docker.log.max_size=50m"])
@@ -57,7 +57,7 @@ class TestThereAndBack:
         assert "back/member/docker/admin" in items
         assert any("images, containers and volumes stay" in notice["message"] for notice in planned["notices"])
         assert any("1 container is running and will stop" in told for told in planned["consequences"]["restarts"])
-        assert snapshot(host).difference(there) == []
+        assert_same(there, snapshot(host))
 
     def test_packages_are_not_removed_without_consent(self, host: NsHost) -> None:
         there = snapshot(host)
@@ -65,13 +65,13 @@ class TestThereAndBack:
         assert ran.code == 1, str(ran)
         assert "--yes" in ran.out + ran.err
         assert "docker-ce" in ran.out + ran.err
-        assert snapshot(host).difference(there) == []
+        assert_same(there, snapshot(host))
 
     def test_a_rollback_leaves_the_host_as_it_was_but_for_dockers_data(self, host: NsHost, before: Snapshot) -> None:
         ran = mlhost("rollback", host, "--yes")
         assert ran.code == 0, str(ran)
         assert "taken back" in ran.out
-        assert before.difference(snapshot(host)) == []
+        assert_same(before, snapshot(host))
         assert host.run("ls /var/lib/docker/volumes", user="root").out.split()[-1] == "mine"
         assert host.run("ls /var/lib/docker/containers", user="root").out.strip() != ""
 
@@ -81,7 +81,7 @@ class TestThereAndBack:
         assert "nothing to take back" in ran.out
         ran = mlhost("rollback", host, "--plan")
         assert ran.code == 0, str(ran)
-        assert before.difference(snapshot(host)) == []
+        assert_same(before, snapshot(host))
 
     def test_status_tells_of_the_rollback_as_of_any_run(self, host: NsHost) -> None:
         ran = mlhost("status", host)
@@ -103,7 +103,7 @@ class TestThereAndBack:
         ran = mlhost("uninstall", host, "--yes", "--purge-data")
         assert ran.code == 0, str(ran)
         assert "mlhost is no longer on this host" in ran.out
-        assert host.run("ls -A /var/lib/docker /var/lib/containerd /var/lib/mlhost /run/mlhost 2>/dev/null", user="root", check=False).out.strip() == ""
+        assert host.run("find /var/lib/docker /var/lib/containerd /var/lib/mlhost /run/mlhost -mindepth 1", user="root", check=False).out == ""
         left = before.difference(snapshot(host))
         assert [line.split(":")[0] for line in left] == ["/etc/docker", "/etc/docker/daemon.json"], left
         ran = mlhost("uninstall", host)

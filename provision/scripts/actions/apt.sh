@@ -284,16 +284,18 @@ package_purged() { case $(package_state "$1") in '' | not-installed*) ;; *) retu
 packages_purge() { # NAME...: only what is removed already; its unchanged settings, and what its scripts remember
     for packages_purge_name in "$@"; do
         case $(package_state "$packages_purge_name") in config-files*) ;; *) continue ;; esac
+        # Debian's docker.io deletes all of Docker's data when it is purged, by this script that its removal has put there
+        rm -f "$ROOT/var/lib/docker/nuke-graph-directory.sh" || { why "cannot protect Docker's data from a purge"; return 1; }
         apt_try dpkg --purge "$packages_purge_name" || { apt_why "the settings of $packages_purge_name could not be removed"; return 1; }
     done
 }
 
-package_told() { # NAME: NAME STATE VERSION CONFFILES; "keep" where purging would delete containers' data, which Debian's docker.io does
+package_told() { # NAME: NAME STATE VERSION CONFFILES; "keep" where purging would delete containers' data in a way that packages_purge does not know
     package_told_state=$(package_state "$1")
     [ -n "$package_told_state" ] || return 0
     package_told_info=$ROOT/var/lib/dpkg/info/$1
     [ -e "$package_told_info.list" ] || package_told_info=$package_told_info:$(dpkg --print-architecture)
-    if grep -Eqs '/var/lib/(docker|containerd)' "$package_told_info.postrm"; then
+    if grep -Es '/var/lib/(docker|containerd)' "$package_told_info.postrm" | grep -qv '/var/lib/docker/nuke-graph-directory[.]sh'; then
         package_told_files=keep
     elif package_settings_changed "$1"; then
         package_told_files=changed
