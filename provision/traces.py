@@ -98,7 +98,7 @@ def parse(sections: Mapping[str, Section]) -> Traces:
     manager, _, arch = _text(sections, "manager").strip().partition(" ")
     files, rest, people = (_table(sections, name) for name in ("files", "rest", "people"))
     return Traces(
-        receipts=tuple(_receipts(receipts.text)),
+        receipts=(*_receipts(receipts.text), *_receipts(_text(sections, "pending"))),
         manager=manager,
         arch=arch,
         now={r[1]: r[2] for r in _of(files, "now", 3)},

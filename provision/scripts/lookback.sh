@@ -138,6 +138,12 @@ lookback() { # MARK [INSTALL... -- REMOVE...]: with packages only what would be 
         emit end 0
         return 0
     fi
+    # package work that was cut off has no receipts yet; what it has changed is told all the same
+    look_pending=$(pending_lines 2>/dev/null)
+    if [ -n "$look_pending" ]; then
+        printf '%s\n' "$look_pending" >>"$WORK/receipts"
+        emit pending 0 "$look_pending"
+    fi
     LOOK_DATA=$(look_data)
     emit manager 0 "$(manager_name)"
     for look_part in files packages offers units people rest; do
