@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAX_STAGES = 6
 # The environment variable by which a unit that goes on after a reboot of this machine names the setup it belongs to.
 CONTINUES = "MLHOST_CONTINUES"
+DRIFTED = "The host is not as it was when the plan was made. Nothing was changed."
 # Problems that are only a consent away: packages that what is wanted replaces.
 CONSENTS = ("docker/conflicts", "toolkit/conflicts")
 
@@ -54,7 +55,7 @@ def script_of(decided: Plan, loaded: Loaded, options: RunOptions, transport: Tra
     from provision import render
 
     return render.stage(
-        _with_keys(decided, loaded.spec, options, transport), run_id=new_run_id(), lock_wait=_lock_wait(loaded.spec, options)
+        with_keys(decided, loaded.spec, options, transport), run_id=new_run_id(), lock_wait=_lock_wait(loaded.spec, options)
     )
 
 
@@ -87,7 +88,8 @@ def owner() -> str:
         return f"uid {os.getuid()}@{socket.gethostname()}"
 
 
-def _with_keys(decided: Plan, spec: Spec, options: RunOptions, transport: Transport | None) -> Plan:
+def with_keys(decided: Plan, spec: Spec, options: RunOptions, transport: Transport | None) -> Plan:
+    """The plan with its signing keys: from the cache, the network, or (with a transport) from the host."""
     from provision import keys
 
     def host(urls: tuple[str, ...]) -> Mapping[str, bytes]:
@@ -132,6 +134,7 @@ class _Work:
     run_ids: list[str] = field(default_factory=list)
     setup_id: str = ""
     stages: int = 0
+    carried: bool = False
     log: str = ""
     proof: Mapping[str, str] = field(default_factory=dict)
 
@@ -146,6 +149,10 @@ class _Work:
             self.after = decided
             self.before = self.before or decided
             self.proof = facts.proof
+            if self.options.agreed is not None and not self.carried and not decided.converged:
+                broken = self.options.agreed(self.transport, decided)
+                if broken:
+                    return replace(self.report("drifted", DRIFTED, "Review a new plan: `mlhost plan --out FILE`."), checks=broken)
             if decided.problems and not self.consent(decided):
                 return self.report("unsupported" if any(p.unsupported for p in decided.problems) else "refused")
             if decided.problems:
@@ -203,7 +210,7 @@ class _Work:
         from provision.report.describe import describe
 
         began = time.monotonic()
-        ready = _with_keys(decided, self.spec, self.options, self.transport)
+        ready = with_keys(decided, self.spec, self.options, self.transport)
         self.clock.add("keys", began)
         self.setup_id = self.setup_id or os.environ.get(CONTINUES, "") or new_run_id()
         run_id = stage_id(self.setup_id, self.stages)
@@ -222,6 +229,7 @@ class _Work:
             time.sleep(1.0)
             return None
         self.keep(followed)
+        self.carried = True
         self.clock.add("work", began)
         if followed.rc == 0:
             return None

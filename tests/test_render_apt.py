@@ -351,6 +351,20 @@ def test_what_a_package_that_somebody_has_installed_since_needs_is_not_pulled_aw
     assert (machine.root / "var/lib/mlhost/receipts").read_text().count("package") == 1
 
 
+def test_a_transaction_that_was_cut_off_before_its_receipts_were_written_is_taken_back_all_the_same(machine: Machine) -> None:
+    (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} other stable\n")
+    assert machine.run(packages("docker.io"), run_id="run-1") == 0, machine.log
+    before = status_of(machine)
+    items = (Item("step/1", "step", "packages", CHANGE, "x", action=packages("docker-ce=5:30.*", remove=("docker.io",))),)
+    text = render.stage(Plan("h", PlatformRow("debian", "12", "bookworm", "debian", "x86_64", None), (), {}, items), run_id="run-2")
+    assert machine.execute(text.replace("apt_install_rc=$?\n    packages_settle", "apt_install_rc=$?\n    kill -9 $$")) == -9
+    assert "run-2" not in (machine.root / "var/lib/mlhost/receipts").read_text()
+    assert look(machine).last == "run-2"
+    take_back(machine, "run-2")
+    assert status_of(machine) == before
+    assert look(machine).undone == ("run-2",)
+
+
 def test_settings_go_with_their_package_unless_somebody_has_changed_them(machine: Machine) -> None:
     (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} trixie stable\n")
     assert machine.run(packages("settled", "tuned")) == 0, machine.log

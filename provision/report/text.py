@@ -193,6 +193,7 @@ _HEADLINES = {
     "unreachable": ("cannot be reached", "red"),
     "unsupported": ("not supported", "red"),
     "refused": ("refused, nothing was changed", "red"),
+    "drifted": ("not as reviewed, nothing was changed", "red"),
     "reboot": ("needs a reboot that was not allowed", "yellow"),
     "unverified": ("not proved", "red"),
     "taken back": ("taken back", "green"),
