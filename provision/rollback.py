@@ -13,7 +13,7 @@ from provision.actions import TakeBack
 from provision.backplan import Wish, packages_words, plan_back
 from provision.capture import split
 from provision.errors import Error, Failed, Unsupported, UsageError
-from provision.follow import Followed, HostBusy, apply, follow_active
+from provision.follow import Followed, HostBusy, apply, follow_others
 from provision.look import RunOptions, observe
 from provision.model import CHANGE, Facts, HostReport, Outcome, Plan, PlatformRow, Problem
 from provision.plan import digest
@@ -171,9 +171,7 @@ class _Back:
         self.progress.stage(self.transport.name, "looking again" if self.run_ids else "looking")
         _, facts = observe(self.transport, Spec())
         while facts.run is not None and facts.run.state == "running":
-            who = f"{facts.run.owner or 'somebody'} since {facts.run.since or 'a while'}"
-            self.progress.stage(self.transport.name, f"following the run that {who} has going here")
-            follow_active(self.transport, facts.run.id, self.progress, self.options.timeout)
+            follow_others(self.transport, facts.run, self.progress, self.options.timeout)
             _, facts = observe(self.transport, Spec())
         # What was shown and agreed to is what is taken back, whatever has come since.
         decided, wish, traces = _decide(self.transport, facts, self.asked, self.catalog, self.wish)

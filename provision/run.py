@@ -179,11 +179,9 @@ class _Work:
         self.clock.add("look", began)
         while facts.run is not None and facts.run.state == "running":
             began = time.monotonic()
-            owner = f"{facts.run.owner or 'somebody'} since {facts.run.since or 'a while'}"
-            self.progress.stage(self.transport.name, f"following the run that {owner} has going here")
-            from provision.follow import follow_active
+            from provision.follow import follow_others
 
-            followed = follow_active(self.transport, facts.run.id, self.progress, self.options.timeout)
+            followed = follow_others(self.transport, facts.run, self.progress, self.options.timeout)
             self.keep(followed)
             self.clock.add("follow", began)
             _, facts = observe(self.transport, self.spec, self.options.steps)

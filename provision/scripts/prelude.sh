@@ -202,6 +202,32 @@ aside() { # PATH...: moved into the run's backup
     done
 }
 
+process_start() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; } # PID: in the kernel's ticks; a pid alone may be somebody else's by now
+
+by_hand() { # nobody has taken the host's lock for this script, so it does that itself
+    by_hand_boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
+    by_hand_temp=$STATE/lock.$RUN.$$
+    printf '%s\n' "run=$RUN" "pid=$$" "start=$(process_start $$)" "boot=$by_hand_boot" "owner=$(id -un) (by hand)" "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
+        "host=$(uname -n)" >"$by_hand_temp" || return 1
+    until ln "$by_hand_temp" "$STATE/lock" 2>/dev/null; do
+        by_hand_pid=$(sed -n 's/^pid=//p' "$STATE/lock" 2>/dev/null)
+        if [ -n "$by_hand_pid" ] && grep -Fxq "boot=$by_hand_boot" "$STATE/lock" && grep -Fxq "start=$(process_start "$by_hand_pid")" "$STATE/lock"; then
+            printf 'A run of mlhost is under way here (%s).\nWait for it, or see it with: mlhost status --follow. Then run this again.\n' \
+                "$(tr '\n' ' ' <"$STATE/lock")" >&2
+            rm -f "$by_hand_temp"
+            return 1
+        fi
+        # whoever held it is gone
+        mv "$STATE/lock" "$by_hand_temp.old" 2>/dev/null || [ ! -e "$STATE/lock" ] || { rm -f "$by_hand_temp"; return 1; }
+        rm -f "$by_hand_temp.old"
+    done
+    rm -f "$by_hand_temp"
+}
+
+by_hand_over() {
+    if [ -z "${MLHOST_EVENTS:-}" ] && grep -Fxq "pid=$$" "$STATE/lock" 2>/dev/null; then rm -f "$STATE/lock"; fi
+}
+
 begin() { # RUN HOST
     RUN=${MLHOST_RUN:-$1}
     umask 022
@@ -219,11 +245,6 @@ begin() { # RUN HOST
         printf '%s is a symbolic link; it must be a directory of root.\n' "$STATE" >&2
         return 1
     fi
-    begin_other=$(sed -n 's/^pid=//p' "$STATE/lock" 2>/dev/null)
-    if [ -z "${MLHOST_EVENTS:-}" ] && [ -n "$begin_other" ] && kill -0 "$begin_other" 2>/dev/null; then
-        printf 'A run of mlhost is under way here (%s). Wait for it, then run this again.\n' "$(tr '\n' ' ' <"$STATE/lock")" >&2
-        return 1
-    fi
     mkdir -p "$STATE" || return 1
     if [ "$(stat -c %u "$STATE")" != "$(id -u)" ] || [ -n "$(find "$STATE" -prune \( -perm -0020 -o -perm -0002 \))" ]; then
         printf '%s must belong to root, and nobody else may write there.\n' "$STATE" >&2
@@ -231,10 +252,11 @@ begin() { # RUN HOST
     fi
     # hashes of files with passwords are in them
     if [ -e "$RECEIPTS" ]; then chmod 0600 "$RECEIPTS"; fi
+    if [ -z "${MLHOST_EVENTS:-}" ]; then by_hand || return 1; fi
     # left behind by a run that was killed
     find "$STATE" -maxdepth 1 -name 'work.*' -mtime +1 -exec rm -rf {} +
     WORK=$(mktemp -d "$STATE/work.XXXXXX") || return 1
-    trap 'rm -rf "$WORK"' EXIT
+    trap 'rm -rf "$WORK"; by_hand_over' EXIT
     trap '' HUP
     : >"$WORK/why"
     kept_none
