@@ -386,5 +386,5 @@ def _data(draft: _Draft) -> None:
         message = f"Docker was on this host before mlhost ({', '.join(stays)}), so its data are not mlhost's to delete."
         draft.problems.append(Problem("data/engine", message, "Leave --purge-data away, or delete them by hand."))
         return
-    title = f"delete everything in {', '.join(draft.traces.data)}: images, containers and volumes"
+    title = f"delete Docker's data in {', '.join(draft.traces.data)}: images, containers and volumes"
     draft.change("data", "data", "that was asked for", TakeBack("data", draft.traces.data, title))

@@ -217,3 +217,21 @@ def test_a_damaged_receipt_takes_nothing_back(host: Host, line: str) -> None:
     planned = back.way_back(looked(host))
     assert all(i.id == "back/receipts" or i.state != CHANGE for i in planned.items)
     assert host.read("/etc/a") == "first\n"
+
+
+def test_only_dockers_own_goes_from_a_data_directory_that_others_use_too(host: Host) -> None:
+    host.write(DAEMON, '{"data-root": "/data"}')
+    for path in ("/data/overlay2/x", "/data/containers/y", "/data/volumes/z", "/data/mine/a", "/data/readme", "/var/lib/docker/b"):
+        host.write(path, "x")
+    found = looked(host)
+    assert found.data == ("/var/lib/docker", "/data")
+    assert host.run(back.script(back.way_back(found, purge=True))) == 0, host.log
+    assert sorted(str(p.relative_to(host.root)) for p in (host.root / "data").rglob("*") if p.is_file()) == ["data/mine/a", "data/readme"]
+    assert not host.has("/var/lib/docker")
+
+
+def test_a_data_directory_that_is_the_whole_machine_loses_nothing(host: Host) -> None:
+    host.write(DAEMON, '{"data-root": "/"}')
+    host.write("/tmp/mine", "x")
+    host.write("/containers/readme", "x")
+    assert looked(host).data == ()

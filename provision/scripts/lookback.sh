@@ -91,7 +91,7 @@ look_rest() {
         [ ! -e "$STATE/refreshed.$look_name" ] || printf 'index\t%s\n' "$look_name"
     done
     for look_path in /var/lib/docker /var/lib/containerd "$LOOK_DATA"; do
-        if [ -n "$look_path" ] && [ -n "$(find "$ROOT$look_path" -mindepth 1 -print 2>/dev/null | head -n 1)" ]; then printf 'data\t%s\n' "$look_path"; fi
+        if [ -n "$look_path" ] && [ -n "$(data_entries "$look_path" | head -n 1)" ]; then printf 'data\t%s\n' "$look_path"; fi
     done
     printf 'own\t%s\n' "$(find "$STATE" -maxdepth 1 -mindepth 1 2>/dev/null | wc -l)"
     for look_path in /etc/systemd/system/mlhost-continue.service /etc/mlhost /usr/local/lib/mlhost /run/mlhost; do

@@ -237,20 +237,37 @@ back_account() { # group|passwd NAME: unless something still needs it
 
 # ---- Docker's data, and our own
 
+data_entries() { # PATH: what of it is Docker's; elsewhere than in its usual places others may keep their things beside it
+    case $1 in
+        /var/lib/docker | /var/lib/containerd) find "$ROOT$1" -mindepth 1 -maxdepth 1 2>/dev/null ;;
+        *)
+            for data_name in btrfs buildkit containerd containers engine-id fuse-overlayfs image network overlay2 plugins runtimes rootfs swarm tmp trust \
+                vfs volumes zfs nuke-graph-directory.sh; do
+                # these two alone say that Docker has been here
+                if [ -d "$ROOT$1/containers" ] && [ -d "$ROOT$1/volumes" ] && [ -e "$ROOT$1/$data_name" ]; then printf '%s\n' "$ROOT$1/$data_name"; fi
+            done
+            ;;
+    esac
+}
+
 back_data_done() { # PATH...
     for back_word in "$@"; do
-        [ -z "$(find "$ROOT$back_word" -mindepth 1 -print 2>/dev/null | head -n 1)" ] || return 1
+        [ -z "$(data_entries "$back_word" | head -n 1)" ] || return 1
     done
 }
 
 back_data() { # PATH...: only with the user's consent
     for back_word in "$@"; do
-        back_real=$(readlink -f "$ROOT$back_word") || continue
-        sed -n "s|^[^ ]* \\($back_real/[^ ]*\\) .*|\\1|p" "${MLHOST_PROC_MOUNTS:-/proc/mounts}" | sort -r | while IFS= read -r back_mounted; do
-            umount -l "$(printf '%b' "$back_mounted")"
-        done
-        find "$back_real" -mindepth 1 -maxdepth 1 -exec rm -rf --one-file-system {} + || { why "cannot delete all of $back_word"; return 1; }
-        rmdir "$back_real" 2>/dev/null
+        data_entries "$back_word" >"$WORK/data"
+        # the two by which the others are known as Docker's go last
+        { grep -Ev '/(containers|volumes)$' "$WORK/data"; grep -E '/(containers|volumes)$' "$WORK/data"; } | while IFS= read -r back_entry; do
+            back_real=$(readlink -f "$back_entry")
+            awk -v top="$back_real" '$2 == top || index($2, top "/") == 1 { print $2 }' "${MLHOST_PROC_MOUNTS:-/proc/mounts}" 2>/dev/null | sort -r |
+                while IFS= read -r back_mounted; do umount -l "$(printf '%b' "$back_mounted")"; done
+            # not into what is still mounted
+            find "$back_entry" -xdev -depth -delete || exit 1
+        done || { why "cannot delete all of Docker's data in $back_word"; return 1; }
+        rmdir "$ROOT$back_word" 2>/dev/null
     done
     return 0
 }
