@@ -256,16 +256,19 @@ back_data_done() { # PATH...
     done
 }
 
+mounted_in() { # PATH: what is mounted there or below
+    awk -v top="$1" '$2 == top || index($2, top "/") == 1 { print $2 }' "${MLHOST_PROC_MOUNTS:-/proc/mounts}" 2>/dev/null
+}
+
 back_data() { # PATH...: only with the user's consent
     for back_word in "$@"; do
         data_entries "$back_word" >"$WORK/data"
         # the two by which the others are known as Docker's go last
         { grep -Ev '/(containers|volumes)$' "$WORK/data"; grep -E '/(containers|volumes)$' "$WORK/data"; } | while IFS= read -r back_entry; do
             back_real=$(readlink -f "$back_entry")
-            awk -v top="$back_real" '$2 == top || index($2, top "/") == 1 { print $2 }' "${MLHOST_PROC_MOUNTS:-/proc/mounts}" 2>/dev/null | sort -r |
-                while IFS= read -r back_mounted; do umount -l "$(printf '%b' "$back_mounted")"; done
-            # not into what is still mounted
-            find "$back_entry" -xdev -depth -delete || exit 1
+            mounted_in "$back_real" | sort -r | while IFS= read -r back_mounted; do umount -l "$(printf '%b' "$back_mounted")"; done
+            # never into what is still mounted
+            [ -z "$(mounted_in "$back_real")" ] && rm -rf "$back_entry" || exit 1
         done || { why "cannot delete all of Docker's data in $back_word"; return 1; }
         rmdir "$ROOT$back_word" 2>/dev/null
     done
