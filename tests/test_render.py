@@ -384,7 +384,9 @@ def test_a_run_that_is_asked_to_stop_ends_between_items(host: Host) -> None:
 
 
 def test_by_hand_the_script_does_not_run_beside_a_run_of_the_journal(host: Host) -> None:
-    host.write("/var/lib/mlhost/lock", f"run=r0\npid={os.getpid()}\nowner=ann\n")
+    start = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    host.write("/var/lib/mlhost/lock", f"run=r0\npid={os.getpid()}\nstart={start}\nboot={boot}\nowner=ann\n")
     (host.folder / "x.sh").write_text(script(actions.File("/etc/x", "x")))
     env = {"PATH": host.path, "STUB": str(host.stub), "MLHOST_ROOT": str(host.root)}
     done = subprocess.run([*host.shell, str(host.folder / "x.sh")], env=env, capture_output=True, text=True, check=False)
