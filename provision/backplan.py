@@ -74,7 +74,7 @@ def plan_back(facts: Facts, traces: Traces, wish: Wish, platform: PlatformRow, i
     chosen = [r for r in traces.receipts if r.kind != "undone" and whole(r.run) in wish.runs]
     draft = _Draft(facts, traces, wish, chosen)
     if chosen:
-        for part in (_undo, _images, _packages, _holds, _services, _mounts, _files, _keys, _docker, _people, _caches):
+        for part in (_undo, _images, _runfile, _packages, _holds, _services, _mounts, _files, _keys, _docker, _people, _caches):
             part(draft)
         _ramdisk(draft, initramfs_update)
         _modules(draft)
@@ -117,6 +117,14 @@ def _undo(draft: _Draft) -> None:
 def _images(draft: _Draft) -> None:
     if "mlhost/smoke" in draft.words("image") and "mlhost/smoke" in draft.traces.images:
         draft.change("images", "image", "the proof's own image was made by mlhost", TakeBack("images", (), "remove the image mlhost/smoke"))
+
+
+def _runfile(draft: _Draft) -> None:
+    """A driver that NVIDIA's installer brought; before the packages, as it may need what it was built with."""
+    for version in draft.words("runfile"):
+        if version in draft.traces.runfiles:
+            title = f"uninstall the driver {version} that NVIDIA's installer brought"
+            draft.change("driver", "runfile", "mlhost had run the installer; what is in use stays loaded until a reboot", TakeBack("runfile", (version,), title))
 
 
 # ---------------------------------------------------------------- packages

@@ -60,6 +60,7 @@ class Traces:
     modules: tuple[str, ...] = ()
     mounts: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
+    runfiles: frozenset[str] = frozenset()
     indexes: frozenset[str] = frozenset()
     data: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
@@ -116,6 +117,7 @@ def parse(sections: Mapping[str, Section]) -> Traces:
         modules=tuple(sorted(_named(rest, "module"))),
         mounts=_named(rest, "mount"),
         images=_named(rest, "image"),
+        runfiles=_named(rest, "runfile"),
         indexes=_named(rest, "index"),
         data=tuple(dict.fromkeys(r[1] for r in _of(rest, "data", 2))),
         left=tuple(r[1] for r in _of(rest, "left", 2)),

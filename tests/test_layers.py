@@ -28,7 +28,7 @@ LAYERS = (
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back")
+PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan")
 
 
 def unit(path: Path) -> str:

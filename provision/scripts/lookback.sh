@@ -84,6 +84,9 @@ look_rest() {
         fi
         printf 'undo\t%s\t%s\t%s\n' "$look_run" "$look_name" "$look_state"
     done
+    receipts_of runfile | while IFS= read -r look_name; do
+        if runfile_there "$look_name"; then printf 'runfile\t%s\n' "$look_name"; fi
+    done
     receipts_of image | while IFS= read -r look_name; do
         [ -z "$(bounded 20 docker image ls -q "$look_name" 2>/dev/null)" ] || printf 'image\t%s\n' "$look_name"
     done
