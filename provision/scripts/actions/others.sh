@@ -60,7 +60,7 @@ packages_begin() { # before a transaction: what is there. It is kept until the r
     [ "$RECEIPTS" != /dev/null ] || return 0
     packages_settle
     rm -rf "$STATE/pending.new"
-    mkdir "$STATE/pending.new" && packages_everything >"$STATE/pending.new/packages"
+    (umask 077 && mkdir "$STATE/pending.new") && packages_everything >"$STATE/pending.new/packages"
     accounts_now >"$STATE/pending.new/accounts"
     # a program may make its directory only when it runs
     for packages_dir in /etc/cni /etc/cni/net.d /etc/cdi /etc/docker /etc/containerd /opt/cni /opt/containerd /opt/containerd/bin /opt/containerd/lib; do
@@ -71,7 +71,8 @@ packages_begin() { # before a transaction: what is there. It is kept until the r
 
 packages_settle() { # write down what has changed since packages_begin
     [ -d "$STATE/pending" ] || return 0
-    pending_lines >>"$RECEIPTS"
+    pending_lines >"$WORK/pending.lines"
+    (umask 077 && cat "$WORK/pending.lines" >>"$RECEIPTS")
     rm -rf "$STATE/pending"
 }
 

@@ -577,6 +577,10 @@ package_told() { # NAME: NAME STATE VERSION CONFFILES
     [ -z "$package_told_version" ] || printf '%s\tinstalled\t%s\tclean\n' "$1" "$package_told_version"
 }
 
+rpm_listed() { # NAME: NAME EPOCH:VERSION-RELEASE of what is not installed, out of a list of NAME.ARCH, version and repository
+    awk -v name="$1" 'index($1, name ".") == 1 && NF >= 3 && $3 !~ /^@/ { print name, (index($2, ":") ? $2 : "0:" $2) }'
+}
+
 packages_offered() { # FILE of names: NAME VERSION of what the sources have, as far as that is known without fetching anything
     rpm_manager || return 0
     while IFS= read -r packages_offered_name; do
@@ -589,6 +593,8 @@ packages_offered() { # FILE of names: NAME VERSION of what the sources have, as 
                 "$RPM_TOOL" --no-refresh --non-interactive --xmlout search -s --match-exact --type package "$packages_offered_name" 2>/dev/null |
                     sed -n 's/.*<solvable .*edition="\([^"]*\)".*/\1/p' | sed -e '/:/!s/^/0:/' -e "s/^/$packages_offered_name /"
                 ;;
+            yum) "$RPM_TOOL" -q -C --showduplicates list available "$packages_offered_name" 2>/dev/null </dev/null | rpm_listed "$packages_offered_name" ;;
+            tdnf) "$RPM_TOOL" list "$packages_offered_name" 2>/dev/null </dev/null | rpm_listed "$packages_offered_name" ;;
         esac | awk -v name="$packages_offered_name" '$1 == name { print name "\t" $2 }'
     done <"$1" | sort -u
 }
