@@ -28,6 +28,8 @@ VOLATILE = {
     "/var/lib/dbus/*": "made at the first start",
     "/var/lib/ucf/*": "the notes of a tool for settings",
     "/var/lib/logrotate/*": "when logs were rotated",
+    "/var/lib/initramfs-tools/*": "the checksum of the boot ramdisk, which is made anew",
+    "/var/lib/dkms/mok.*": "the machine's own key for modules, made by DKMS at its first build; it may be enrolled in the firmware by now",
     "/usr/lib/modules/*/modules.*": "made anew by depmod whenever a module comes or goes; the modules themselves are compared",
     "*/__pycache__*": "Python's own",
     "/etc/mtab": "a view of what is mounted",
@@ -39,7 +41,7 @@ find /etc /usr /var/lib -xdev \( -path /var/lib/docker -o -path /var/lib/contain
     -printf '%y\t%m %u:%g\t%l\t%p\n'
 echo ==hashes
 find /etc /usr /var/lib -xdev \( -path /var/lib/docker -o -path /var/lib/containerd -o -path /var/lib/mlhost \) -prune -o -type f -print0 |
-    xargs -0 sha256sum
+    xargs -0 md5sum
 echo ==packages
 dpkg-query -W -f '${Package}:${Architecture} ${Version} ${db:Status-Abbrev}\n'
 apt-mark showhold | sed 's/^/held /'
@@ -80,7 +82,7 @@ def snapshot(machine: Machine) -> Snapshot:
     listing, _, rest = machine.run("sh -s", user="root", stdin=SCRIPT).out.partition("==hashes\n")
     hashing, _, rest = rest.partition("==packages\n")
     packages, _, units = rest.partition("==units\n")
-    hashes = {line[66:]: line[:64] for line in hashing.splitlines()}
+    hashes = {line[34:]: line[:32] for line in hashing.splitlines()}
     files = {}
     for line in listing.splitlines():
         kind, mode, target, path = line.split("\t", 3)
