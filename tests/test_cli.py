@@ -125,7 +125,7 @@ def test_every_option_has_a_sentence() -> None:
     import click
 
     for name in COMMANDS:
-        for parameter in import_module(f"provision.cli.{name}").command.params:
+        for parameter in import_module(f"provision.cli.{name.replace('-', '_')}").command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name} {parameter.name}"
 
