@@ -15,6 +15,7 @@ from provision import daemonjson
 from provision.actions import Action, Command, JsonMerge, Service, TakeBack
 from provision.backfiles import untie, way
 from provision.model import CHANGE, OK, REFUSED, Facts, Item, Notice, Plan, PlatformRow, Problem
+from provision.steps import plural
 from provision.steps.daemon import CONFIGURATION, LOADED_STAMP, PID_FILE
 from provision.steps.engine import ENGINE_PACKAGES, fate, restarts
 from provision.traces import ABSENT, Installed, Receipt, Traces, whole
@@ -124,7 +125,7 @@ def _runfile(draft: _Draft) -> None:
     for version in draft.words("runfile"):
         if version in draft.traces.runfiles:
             title = f"uninstall the driver {version} that NVIDIA's installer brought"
-            draft.change("driver", "runfile", "mlhost had run the installer; what is in use stays loaded until a reboot", TakeBack("runfile", (version,), title))
+            draft.change("driver", "runfile", "the installer was run by mlhost; what is in use stays loaded until a reboot", TakeBack("runfile", (version,), title))
 
 
 # ---------------------------------------------------------------- packages
@@ -148,8 +149,7 @@ def _packages(draft: _Draft) -> None:
             install += _comes_back(draft, name, before, newest, now.version if there and now else "")
     draft.engine_goes = any(_bare(draft, name) in ENGINES for name in remove)
     if draft.engine_goes:
-        containers = fate(draft.facts) or "no container is running"
-        draft.told.append(f"docker.service (goes with its package; {containers})")
+        draft.told.append(f"docker.service (goes with its package; {_containers(draft.facts)})")
         draft.stays("network", "Docker's network bridges and firewall rules stay until the next reboot.")
         if not draft.wish.purge:
             text = "Docker's images, containers and volumes stay where they are; `mlhost uninstall --purge-data` would delete them."
@@ -168,6 +168,12 @@ def packages_words(words: Sequence[str]) -> tuple[str, ...]:
     """Of a packages item's words the part `INSTALL... -- REMOVE...`, which the host can be asked about."""
     second = [number for number, word in enumerate(words) if word == "--"][1]
     return tuple(words[:second])
+
+
+def _containers(facts: Facts) -> str:
+    """What becomes of the containers when the engine goes: nothing brings them back."""
+    running = facts.docker.running_containers if facts.docker else 0
+    return f"{plural(running, 'container is', 'containers are')} running and will stop" if running else "no container is running"
 
 
 def _packages_title(install: Sequence[str], remove: Sequence[str], purge: Sequence[str]) -> str:
@@ -230,7 +236,7 @@ def _holds(draft: _Draft) -> None:
     ours = list(dict.fromkeys(word for r in draft.of("hold") for word in r.words if _NAME.fullmatch(word)))
     held = [name for name in ours if name in draft.traces.holds]
     if held:
-        draft.change("holds", "hold", "mlhost had held them", TakeBack("holds", tuple(held), f"no longer hold {', '.join(held)}"))
+        draft.change("holds", "hold", "they were held by mlhost", TakeBack("holds", tuple(held), f"no longer hold {', '.join(held)}"))
     elif ours:
         draft.settled("holds", "hold", f"{', '.join(ours)} {'is' if len(ours) == 1 else 'are'} not held")
 
@@ -258,7 +264,7 @@ def _services(draft: _Draft) -> None:
             continue
         parts = {"no": "no longer start", "yes": "start"}.get(boot, "")
         title = "; ".join(p for p in (f"{parts} {name} at boot" if parts else "", {"no": f"stop {name}", "yes": f"start {name}"}.get(runs, "")) if p)
-        told = (f"{name} (stopped; {fate(draft.facts) or 'no container is running'})",) if runs == "no" and name in ENGINE_UNITS else ()
+        told = (f"{name} (stopped; {_containers(draft.facts)})",) if runs == "no" and name in ENGINE_UNITS else ()
         draft.change(f"service/{name}", "service", "it was so before mlhost changed it", TakeBack("service", (name, boot, runs), title), told)
 
 
@@ -280,7 +286,7 @@ def _files(draft: _Draft) -> None:
         if back.run:
             gone = draft.traces.saved.get((back.run, path)) == ABSENT
             title = f"remove {path}" if gone else f"put back {path}"
-            why = "mlhost had written it" if gone else "mlhost had moved it aside" if found == ABSENT else "mlhost had changed it"
+            why = f"it was {'written' if gone else 'moved aside' if found == ABSENT else 'changed'} by mlhost"
             draft.change(f"file{path}", "file", why, TakeBack("file", (back.run, path, found), title))
         elif back.stays and _json(draft, path, mine, found):
             continue
@@ -314,7 +320,7 @@ def _json(draft: _Draft, path: str, mine: Sequence[Receipt], found: str) -> bool
 def _keys(draft: _Draft) -> None:
     for print_ in draft.words("key"):
         if print_ in draft.traces.keys:
-            draft.change(f"key/{print_[-16:]}", "key", "mlhost had rpm trust it", TakeBack("key", (print_,), f"rpm no longer trusts {print_[-16:]}"))
+            draft.change(f"key/{print_[-16:]}", "key", "it was mlhost that had rpm trust it", TakeBack("key", (print_,), f"rpm no longer trusts {print_[-16:]}"))
 
 
 def _docker(draft: _Draft) -> None:
@@ -341,7 +347,7 @@ def _people(draft: _Draft) -> None:
     for group, user in dict.fromkeys(leaving):
         if (group, user) in draft.traces.members:
             draft.change(
-                f"member/{group}/{user}", "group-member", "mlhost had put the user into it", TakeBack("member", (group, user), f"take {user} out of the group {group}")
+                f"member/{group}/{user}", "group-member", "the user was put into it by mlhost", TakeBack("member", (group, user), f"take {user} out of the group {group}")
             )
         else:
             draft.settled(f"member/{group}/{user}", "group-member", f"{user} is not in the group {group}")
@@ -369,7 +375,7 @@ def _caches(draft: _Draft) -> None:
     made = sorted((p for p in draft.words("directory") if p in draft.traces.directories), key=lambda p: -p.count("/"))
     if made:
         title = f"remove {', '.join(made)} if nothing is left in {'it' if len(made) == 1 else 'them'}"
-        draft.change("directories", "directory", "mlhost had made what it needed", TakeBack("directories", tuple(made), title))
+        draft.change("directories", "directory", "they were made for what goes", TakeBack("directories", tuple(made), title))
 
 
 def _ramdisk(draft: _Draft, command: str) -> None:

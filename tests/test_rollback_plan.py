@@ -49,7 +49,7 @@ class TestAnEngineThatGoes:
     def test_it_tells_which_containers_stop_and_that_their_data_stay(self) -> None:
         plan = planned(Traces(ENGINE, packages=ENGINE_NOW), facts=RUNNING)
         assert words(plan, "packages") == ("--", "docker-ce", "containerd.io", "--", "docker-ce", "--", "docker-ce")
-        assert plan.restarts == ("docker.service (goes with its package; 2 containers are running and will stop; those with a restart policy come back)",)
+        assert plan.restarts == ("docker.service (goes with its package; 2 containers are running and will stop)",)
         assert "images, containers and volumes stay" in said(plan)
         assert "containerd.io is removed, but its settings stay" in said(plan)
         assert "back/service/docker.service" not in {item.id for item in plan.items}, "the service goes with its package"
