@@ -198,7 +198,10 @@ class Reboot:
 
 @dataclass(frozen=True)
 class Command:
-    """A user's own step: `check` exits 0 when nothing is to be done, `change` makes it so, `undo` takes it back. POSIX sh texts."""
+    """A user's own step: `check` exits 0 when nothing is to be done, `change` makes it so, `undo` takes it back. POSIX sh texts.
+
+    After `undo`, `check` must fail. Without `undo` a rollback says that what the step did stays; `:` says that there is nothing to be taken back.
+    """
 
     check: str
     change: str
@@ -206,8 +209,34 @@ class Command:
     env: tuple[tuple[str, str], ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class TakeBack:
+    """One thing that earlier runs have changed, taken back. `what` is the kind of thing (`file`, `packages`, `member` …), `words` say which one.
+
+    `title` is the sentence for people. Only `provision.backplan` makes these, from the host's receipts.
+    """
+
+    what: str
+    words: tuple[str, ...]
+    title: str
+
+
 Action = Union[
-    AptRepository, RpmRepository, Packages, Hold, File, JsonMerge, Service, Runfile, KernelModule, GroupMember, Mount, Smoke, Reboot, Command
+    AptRepository,
+    RpmRepository,
+    Packages,
+    Hold,
+    File,
+    JsonMerge,
+    Service,
+    Runfile,
+    KernelModule,
+    GroupMember,
+    Mount,
+    Smoke,
+    Reboot,
+    Command,
+    TakeBack,
 ]
 
 

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from provision import journal
 from provision.errors import Failed
 from provision.journal import Ended, Event, Locked, LogLine, Reader, Refusal
-from provision.model import Outcome
+from provision.model import Outcome, Run
 from provision.progress import Progress
 from provision.sh import Sh
 from provision.transport import Transport
-from provision.transport.errors import WireError
+from provision.transport.errors import TimedOut, WireError
 
 # How long a connection that broke during a run is tried again, in seconds; the run itself goes on meanwhile.
 PATIENCE = 900.0
+# How long somebody else's run is waited for, in seconds, where nobody says how long.
+OTHERS = 7200.0
 KEEP_LINES, KEEP_WIDTH = 200, 4000
 
 
@@ -123,6 +125,24 @@ def apply(
 def follow_active(transport: Transport, run_id: str, progress: Progress, timeout: float | None) -> Followed:
     """Follow a run that is under way already, from its beginning, to its end."""
     return _listen(transport, run_id, journal.follow(run_id), {}, progress, timeout)
+
+
+def follow_others(transport: Transport, run: Run, progress: Progress, timeout: float | None) -> Followed:
+    """Follow somebody else's run to its end, telling whose it is, since when, and how to see it; at most `timeout` seconds, by default OTHERS.
+
+    Raises HostBusy when it takes longer than that.
+    """
+    holder = f"{run.owner or 'somebody'} since {run.since or 'a while ago'}"
+    progress.stage(transport.name, f"following the run that {holder} has going here ({run.id}; `mlhost status --follow` shows it too)")
+    bound = OTHERS if timeout is None else timeout
+    try:
+        return follow_active(transport, run.id, progress, bound)
+    except TimedOut:
+        raise HostBusy(
+            f"{transport.name}: after {bound:g} s the run {run.id} of {holder} still goes on there.",
+            "Wait for it, or see it with `mlhost status --follow`; then run this again.",
+            run.id,
+        ) from None
 
 
 def _listen(

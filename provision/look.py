@@ -22,7 +22,7 @@ from provision.watched import watched, watched_disks
 if TYPE_CHECKING:
     from provision.catalog import Catalog
     from provision.cudafit import ImageConfig
-    from provision.model import Facts, Plan, Reach
+    from provision.model import Check, Facts, Plan, Reach
     from provision.plan import Step
     from provision.playbook import Loaded
     from provision.progress import Progress
@@ -43,7 +43,7 @@ class RunOptions:
 
     `timeout` bounds one stage, in seconds. `self_command` starts the same run again after a reboot of this machine. `offline` asks
     no source whether it can be reached. `first` is a look at the host that is under way already. `only` restricts the work to the items
-    of these ids.
+    of these ids. `agreed` says of the first plan what is not as it was reviewed, one failed check each; nothing is carried out then.
     """
 
     yes: bool = False
@@ -57,6 +57,7 @@ class RunOptions:
     steps: Sequence[Step] = ()
     first: Looking | None = None
     only: tuple[str, ...] | None = None
+    agreed: Callable[[Transport, Plan], tuple[Check, ...]] | None = None
 
 
 @lru_cache(maxsize=1)

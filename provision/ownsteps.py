@@ -80,6 +80,21 @@ def load_steps(names: Sequence[str], base_dir: str) -> tuple[Step, ...]:
     return steps
 
 
+def digests(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Each step with the sha256 of its file, "" for an entry point. Raises UsageError for a file that cannot be read."""
+    found = []
+    for name in names:
+        digest = ""
+        if "/" in name or name.endswith(".py"):
+            try:
+                with open(name, "rb") as file:
+                    digest = hashlib.sha256(file.read(MAX_BYTES + 1)).hexdigest()
+            except (OSError, ValueError) as exc:
+                raise UsageError(f"{show(name, 4096)}: the step cannot be read: {show(str(exc))}.", "`steps` names Python files.") from None
+        found.append((name, digest))
+    return tuple(found)
+
+
 def _from_file(path: str) -> Step:
     origin = show(path, 4096)
     try:

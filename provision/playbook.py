@@ -75,6 +75,34 @@ def load(source: str | None, sets: Sequence[str] = (), *, search: Sequence[str] 
     return Loaded(spec, None if ours else path, digest(spec), steps)
 
 
+def from_values(values: Mapping[str, Any], where: str) -> Spec:
+    """The desired state of effective values (`redacted` has the same shape), checked as a playbook's are. `where` is the file they come from.
+
+    Raises UsageError for what no playbook may hold.
+    """
+    changed = _unlike(values, dataclasses.asdict(Spec()))
+    changed.pop("extends", None)
+    changed.pop("steps", None)
+    # JSON is YAML too, and so meets every check that a playbook meets
+    layer = parsed(json.dumps(changed, ensure_ascii=False), where)
+    spec = cast(Spec, _build(Spec, (), layer))
+    check(spec, layer)
+    return spec
+
+
+def _unlike(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults: a playbook may not say everything that a default may be."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        default = defaults.get(key)
+        if isinstance(default, Mapping) and default and isinstance(value, Mapping):
+            inner = _unlike(value, default)
+            found.update({key: inner} if inner else {})
+        elif json.dumps(value) != json.dumps(default):
+            found[key] = value
+    return found
+
+
 def digest(spec: Spec) -> str:
     """sha256 (hex) of the effective values; what the playbook is called and extends does not count."""
     values = {key: value for key, value in dataclasses.asdict(spec).items() if key not in ("name", "extends")}

@@ -130,6 +130,7 @@ class Renamed:
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress, self._name = progress, name
+        self.name = name
 
     def stage(self, target: str, name: str) -> None:
         self._progress.stage(self._name, name)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provision import actions, render_rpm, shtext
+from provision import actions, render_back, render_rpm, shtext
 from provision.model import CHANGE, Item, Plan
 from provision.sh import Sh, join, template
 from provision.shtext import Bodies, RenderError
 
-__all__ = ["LOCK_WAIT", "REBOOT_NEEDED", "REBOOT_NOW", "RenderError", "rollback", "smoke_script", "stage"]
+__all__ = ["LOCK_WAIT", "REBOOT_NEEDED", "REBOOT_NOW", "RenderError", "smoke_script", "stage"]
 
 LOCK_WAIT = 600
 """How long a script waits for other package work on the host, in seconds."""
@@ -62,7 +62,7 @@ def stage(plan: Plan, *, run_id: str, proxy: str = "", no_proxy: str = "", lock_
         for number, (item, body) in enumerate(zip(items, bodies), 1)
     ]
     fragments = list(dict.fromkeys(name for body in bodies for name in body.fragments))
-    prelude = "\n".join([shtext.fragment("prelude.sh"), *(shtext.fragment(f"actions/{name}.sh") for name in fragments)])
+    prelude = "\n".join([shtext.fragment("prelude.sh"), *map(_fragment, fragments)])
     if "others" in fragments:
         prelude += f"\nLOCK_WAIT=${{MLHOST_LOCK_WAIT:-{int(lock_wait)}}}\n"
     return template(
@@ -72,59 +72,12 @@ def stage(plan: Plan, *, run_id: str, proxy: str = "", no_proxy: str = "", lock_
         run=run_id,
         items=rendered,
         prelude=Sh(prelude),
-        environment=_environment(proxy, no_proxy),
+        environment=[*_environment(proxy, no_proxy), *([shtext.call("rollback_begin")] if "rollback" in fragments else [])],
     )
 
 
-def rollback(host: str, *, run_id: str, runs: Sequence[str] = (), lock_wait: int = LOCK_WAIT) -> Sh:
-    """A stage that takes back what the host's receipts say that runs of mlhost have added, and nothing else.
-
-    `runs` are the ids of the runs to be taken back, all of them if empty. Packages are removed, never purged; packages that were removed come
-    back; files get their former content unless somebody has changed them since. Upgraded packages stay as they are (with a note).
-    """
-    for run in (run_id, *runs):
-        if not _RUN.fullmatch(run):
-            raise RenderError(f"{run!r} is not a run id.", "Use letters, digits, dots, dashes and underscores.")
-    rendered = [
-        _Rendered(
-            number,
-            f"rollback/{name}",
-            title,
-            Sh(f"rollback/{name}: {title}"),
-            shtext.body(shtext.call(f"no_{name}")),
-            shtext.body(shtext.call(f"take_back_{name}")),
-        )
-        for number, (name, title) in enumerate(_ROLLBACK, 1)
-    ]
-    names = ("others", "service", "file", "group_member", "kernel_module", "runfile", "rollback")
-    prelude = "\n".join([shtext.fragment("prelude.sh"), _either(), *(shtext.fragment(f"actions/{name}.sh") for name in names)])
-    return template(
-        "stage.sh.j2",
-        host=Sh(shtext.line(host)),
-        host_word=shtext.line(host),
-        run=run_id,
-        items=rendered,
-        prelude=Sh(f"{prelude}\nLOCK_WAIT=${{MLHOST_LOCK_WAIT:-{int(lock_wait)}}}\n"),
-        environment=[shtext.call("rollback_begin", *runs)],
-    )
-
-
-def _either() -> str:
-    """The functions for dpkg or for rpm, whichever keeps this host's packages: a rollback knows no plan that says so."""
-    apt, rpm = shtext.fragment("actions/apt.sh"), shtext.fragment("actions/rpm.sh")
-    database = '[ -d "$ROOT/var/lib/rpm" ] || [ -d "$ROOT/usr/lib/sysimage/rpm" ]'
-    return f'if [ ! -s "$ROOT/var/lib/dpkg/status" ] && {{ {database}; }}; then\n{rpm}\nelse\n{apt}\nfi\n'
-
-
-_ROLLBACK = (
-    ("members", "users leave the groups that they were put into"),
-    ("holds", "packages are no longer held"),
-    ("runfiles", "a driver that NVIDIA's installer brought is gone"),
-    ("packages", "added packages go, removed ones come back"),
-    ("services", "services are no longer enabled"),
-    ("files", "files are as they were"),
-    ("receipts", "nothing is left to be taken back"),
-)
+def _fragment(name: str) -> str:
+    return render_back.either() if name == render_back.EITHER else shtext.fragment(f"actions/{name}.sh")
 
 
 def smoke_script(
@@ -322,7 +275,16 @@ def _command(action: actions.Command) -> Bodies:
     def body(text: str) -> Sh:
         return Sh("(\n" + "".join(exports) + f"    eval {join([text])}\n)")
 
-    return Bodies(body(action.check), body(action.change))
+    if action.undo == ":":
+        return Bodies(body(action.check), body(action.change))
+    keep = shtext.call("undo_keep", _undo_script(action, "".join(exports)) if action.undo else "")
+    return Bodies(body(action.check), shtext.every([body(action.change), keep]))
+
+
+def _undo_script(action: actions.Command, exports: str) -> str:
+    """What a rollback runs later: `sh FILE undo`, and `sh FILE check` to see whether it worked."""
+    check, undo = join([action.check]), join([action.undo])
+    return f"# Written by mlhost: how to take back what a step of the user's own has done here.\n{exports}case $1 in\ncheck) eval {check} ;;\nundo) eval {undo} ;;\nesac\n"
 
 
 _KINDS: dict[type, Callable[[Any], Bodies]] = {
@@ -338,6 +300,7 @@ _KINDS: dict[type, Callable[[Any], Bodies]] = {
     actions.Mount: _mount,
     actions.Smoke: _smoke,
     actions.Command: _command,
+    actions.TakeBack: render_back.take_back,
 }
 
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 # Enough for: a run of somebody else's, stage, reboot, stage, proof; more means that the host does not settle.
 MAX_STAGES = 6
+# The environment variable by which a unit that goes on after a reboot of this machine names the setup it belongs to.
+CONTINUES = "MLHOST_CONTINUES"
+DRIFTED = "The host is not as it was when the plan was made. Nothing was changed."
 # Problems that are only a consent away: packages that what is wanted replaces.
 CONSENTS = ("docker/conflicts", "toolkit/conflicts")
 
@@ -52,7 +55,7 @@ def script_of(decided: Plan, loaded: Loaded, options: RunOptions, transport: Tra
     from provision import render
 
     return render.stage(
-        _with_keys(decided, loaded.spec, options, transport), run_id=_run_id(), lock_wait=_lock_wait(loaded.spec, options)
+        with_keys(decided, loaded.spec, options, transport), run_id=new_run_id(), lock_wait=_lock_wait(loaded.spec, options)
     )
 
 
@@ -60,13 +63,22 @@ def _lock_wait(spec: Spec, options: RunOptions) -> int:
     return spec.preflight.lock_wait if options.lock_wait is None else options.lock_wait
 
 
-def _run_id() -> str:
+def new_run_id() -> str:
+    """A name that sorts by time and that nobody else has."""
     import secrets
 
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + secrets.token_hex(3)
 
 
-def _owner() -> str:
+def stage_id(setup: str, number: int) -> str:
+    """The name of a stage's run: those after the first add their number, so that a rollback knows what belongs together."""
+    if setup == os.environ.get(CONTINUES):
+        return f"{setup}.{new_run_id()}"
+    return f"{setup}.{number + 1}" if number else setup
+
+
+def owner() -> str:
+    """Who works here, for people: user@machine."""
     import getpass
     import socket
 
@@ -76,7 +88,8 @@ def _owner() -> str:
         return f"uid {os.getuid()}@{socket.gethostname()}"
 
 
-def _with_keys(decided: Plan, spec: Spec, options: RunOptions, transport: Transport | None) -> Plan:
+def with_keys(decided: Plan, spec: Spec, options: RunOptions, transport: Transport | None) -> Plan:
+    """The plan with its signing keys: from the cache, the network, or (with a transport) from the host."""
     from provision import keys
 
     def host(urls: tuple[str, ...]) -> Mapping[str, bytes]:
@@ -119,6 +132,9 @@ class _Work:
     after: Plan | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     run_ids: list[str] = field(default_factory=list)
+    setup_id: str = ""
+    stages: int = 0
+    carried: bool = False
     log: str = ""
     proof: Mapping[str, str] = field(default_factory=dict)
 
@@ -133,6 +149,10 @@ class _Work:
             self.after = decided
             self.before = self.before or decided
             self.proof = facts.proof
+            if self.options.agreed is not None and not self.carried and not decided.converged:
+                broken = self.options.agreed(self.transport, decided)
+                if broken:
+                    return replace(self.report("drifted", DRIFTED, "Review a new plan: `mlhost plan --out FILE`."), checks=broken)
             if decided.problems and not self.consent(decided):
                 return self.report("unsupported" if any(p.unsupported for p in decided.problems) else "refused")
             if decided.problems:
@@ -159,11 +179,9 @@ class _Work:
         self.clock.add("look", began)
         while facts.run is not None and facts.run.state == "running":
             began = time.monotonic()
-            owner = f"{facts.run.owner or 'somebody'} since {facts.run.since or 'a while'}"
-            self.progress.stage(self.transport.name, f"following the run that {owner} has going here")
-            from provision.follow import follow_active
+            from provision.follow import follow_others
 
-            followed = follow_active(self.transport, facts.run.id, self.progress, self.options.timeout)
+            followed = follow_others(self.transport, facts.run, self.progress, self.options.timeout)
             self.keep(followed)
             self.clock.add("follow", began)
             _, facts = observe(self.transport, self.spec, self.options.steps)
@@ -190,16 +208,18 @@ class _Work:
         from provision.report.describe import describe
 
         began = time.monotonic()
-        ready = _with_keys(decided, self.spec, self.options, self.transport)
+        ready = with_keys(decided, self.spec, self.options, self.transport)
         self.clock.add("keys", began)
-        run_id = _run_id()
+        self.setup_id = self.setup_id or os.environ.get(CONTINUES, "") or new_run_id()
+        run_id = stage_id(self.setup_id, self.stages)
+        self.stages += 1
         script = render.stage(ready, run_id=run_id, lock_wait=_lock_wait(self.spec, self.options))
         self.progress.stage(self.transport.name, "working")
         began = time.monotonic()
         titles = {item.id: describe(item.action) for item in ready.items if item.action is not None}
         try:
             followed = apply(
-                self.transport, script, run_id, _owner(), digest(decided), titles, self.progress, self.options.timeout
+                self.transport, script, run_id, owner(), digest(decided), titles, self.progress, self.options.timeout
             )
         except HostBusy as busy:
             # Somebody was quicker between the look and the start: the next look follows that run.
@@ -207,6 +227,7 @@ class _Work:
             time.sleep(1.0)
             return None
         self.keep(followed)
+        self.carried = True
         self.clock.add("work", began)
         if followed.rc == 0:
             return None
@@ -241,7 +262,7 @@ class _Work:
                 )
             from provision.reboot import ask, continue_record, continue_unit
 
-            command = self.options.self_command
+            command = ("/usr/bin/env", f"{CONTINUES}={self.setup_id}", *self.options.self_command)
             ask(self.transport, continue_unit(command), continue_record(command, str(Path.cwd())))
             return self.report(
                 "rebooting",

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision import actions, capture, render
+from provision import actions, capture, render_back
+from provision.actions import TakeBack
 from provision.errors import Error, UsageError
 from provision.facts import parse
 from provision.model import OK, Item, Plan, PlatformRow, Section
@@ -203,4 +204,9 @@ def test_targets_in_a_proxy_command(tmp_path: Path) -> None:
 def test_a_verify_script_and_a_rollback_take_only_what_they_know() -> None:
     for text in INJECTIONS:
         with pytest.raises(RenderError):
-            render.rollback("h", run_id="r", runs=[text])
+            render_back.take_back(TakeBack(text, (), "x"))
+        try:
+            check = render_back.take_back(TakeBack("file", ("run-1", text, "absent"), "x")).check
+        except RenderError:
+            continue
+        assert join([text]) in check

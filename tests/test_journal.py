@@ -415,3 +415,46 @@ def test_the_texts_are_clean(tmp_path: Path) -> None:
         ["shellcheck", "-s", "sh", *map(str, tmp_path.glob("*.sh"))], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_a_script_run_by_hand_takes_the_lock_and_is_waited_for(shell: list[str], state: str, tmp_path: Path) -> None:
+    items = (Item("step/1", "step", "command", CHANGE, "x", action=Command(f"[ -e {state}/go ]", f"until [ -e {state}/go ]; do sleep 0.1; done")),)
+    text = render.stage(Plan("h", PlatformRow("debian", "12", "", "debian", "x86_64", None), (), {}, items), run_id="by-hand")
+    env = {"PATH": os.environ["PATH"], "MLHOST_STATE": state}
+    hand = subprocess.Popen([*shell], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
+    assert hand.stdin is not None
+    hand.stdin.write(text.encode())
+    hand.stdin.close()
+    wait_for(Path(state) / "lock")
+    # a second one by hand is told who is at it
+    again = subprocess.run([*shell], input=text.encode(), capture_output=True, env=env, timeout=60, check=False)
+    assert again.returncode == 1
+    assert b"A run of mlhost is under way here (run=by-hand" in again.stderr
+    assert b"mlhost status --follow" in again.stderr
+    # and so is a controller, which can wait for its end
+    code, out = call(shell, journal.launch(script("echo no"), run_id="r2", owner="bob", state=state))
+    held = next(iter(journal.Reader("r2").feed(out)))
+    assert code == journal.LOCKED
+    assert isinstance(held, journal.Locked)
+    assert held["run"] == "by-hand"
+    assert held["owner"].endswith("(by hand)")
+    follower = opened(shell, journal.follow("by-hand", state=state))
+    reader = journal.Reader("by-hand")
+    read_until(follower, reader, journal.Started)
+    Path(f"{state}/go").touch()
+    rest, _ = follower.communicate(timeout=60)
+    assert list(reader.feed(rest))[-1] == journal.Ended(0)
+    assert hand.wait(60) == 0
+    assert not (Path(state) / "lock").exists()
+    code, _ = call(shell, journal.launch(script("exit 0"), run_id="r3", owner="bob", state=state))
+    assert code == 0
+
+
+def test_a_script_by_hand_takes_over_the_lock_of_one_that_is_gone(shell: list[str], state: str) -> None:
+    Path(state).mkdir()
+    (Path(state) / "lock").write_text(f"run=gone\npid={os.getpid()}\nstart=1\nboot=another\n")
+    text = render.stage(Plan("h", PlatformRow("debian", "12", "", "debian", "x86_64", None), (), {}, ()), run_id="by-hand")
+    env = {"PATH": os.environ["PATH"], "MLHOST_STATE": state}
+    done = subprocess.run([*shell], input=text.encode(), capture_output=True, env=env, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in Path(state).iterdir()] == []

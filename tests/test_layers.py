@@ -13,22 +13,22 @@ PROVISION = Path(__file__).resolve().parent.parent / "provision"
 LAYERS = (
     ("errors", "shipped", "actions", "sources"),
     ("model", "sh", "shtext"),
-    ("openpgp", "rows", "spec", "watched", "daemonjson", "capture"),
+    ("openpgp", "rows", "spec", "watched", "daemonjson", "capture", "traces", "backfiles"),
     ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),
     ("steps",),
-    ("plan", "layers"),
-    ("render", "render_rpm", "journal", "report", "keys", "reach", "imageconfig", "doctor", "redaction"),
+    ("plan", "layers", "backplan"),
+    ("render", "render_rpm", "render_back", "journal", "report", "keys", "reach", "imageconfig", "doctor", "redaction"),
     ("transport", "progress"),
     ("follow", "reboot", "look"),
     ("run",),
-    ("prove", "status", "examine", "supportbundle"),
+    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan"),
     ("library", "cli"),
     ("specs",),
     ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors"),
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction")
+PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan")
 
 
 def unit(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from provision import actions, render
+from provision import actions, render, render_back
 from provision.journal import Event, outcomes, parse_event
 from provision.model import CHANGE, LATER, OK, Item, Plan, PlatformRow
 from provision.sh import Sh
@@ -202,7 +202,8 @@ def test_every_kind_renders_to_a_script_that_shellcheck_accepts(tmp_path: Path) 
         script(*ALL_KINDS, mount, own, actions.File("/etc/hostile", HOSTILE), actions.Reboot("a kernel")),
         render.smoke_script(actions.Smoke("embedded", 1, "gpus")),
         render.smoke_script(actions.Smoke("embedded", 1, "cdi"), paths=("gpus", "runtime"), reload=("cdi",), workload="a/b:c"),
-        render.rollback("h", run_id="b", runs=["run-1"]),
+        render_back.lookback(),
+        render_back.tidy(("/var/lib/mlhost", "/etc/mlhost")),
         script(),
         script(mount),
         script(actions.Command("true", "true")),
@@ -221,6 +222,7 @@ def test_the_shell_fragments_are_clean_on_their_own() -> None:
     files = [
         str(scripts / "prelude.sh"),
         *map(str, sorted((scripts / "actions").glob("*.sh"))),
+        str(scripts / "tidy.sh"),
         *map(str, sorted(STUBS.iterdir())),
     ]
     done = subprocess.run(["shellcheck", "-s", "sh", "-e", "SC2034", *files], capture_output=True, text=True, check=False)
@@ -382,7 +384,9 @@ def test_a_run_that_is_asked_to_stop_ends_between_items(host: Host) -> None:
 
 
 def test_by_hand_the_script_does_not_run_beside_a_run_of_the_journal(host: Host) -> None:
-    host.write("/var/lib/mlhost/lock", f"run=r0\npid={os.getpid()}\nowner=ann\n")
+    start = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    host.write("/var/lib/mlhost/lock", f"run=r0\npid={os.getpid()}\nstart={start}\nboot={boot}\nowner=ann\n")
     (host.folder / "x.sh").write_text(script(actions.File("/etc/x", "x")))
     env = {"PATH": host.path, "STUB": str(host.stub), "MLHOST_ROOT": str(host.root)}
     done = subprocess.run([*host.shell, str(host.folder / "x.sh")], env=env, capture_output=True, text=True, check=False)
@@ -697,46 +701,6 @@ def test_a_user_that_does_not_exist_is_named(host: Host) -> None:
 def test_a_group_that_does_not_exist_is_made(host: Host) -> None:
     assert host.run(script(actions.GroupMember("bob", "gpu"))) == 0, host.log
     assert any("<gpu>" in call for call in host.calls("groupadd"))
-
-
-# ---------------------------------------------------------------- taking it back
-
-
-def test_a_rollback_takes_back_what_runs_have_added_and_a_second_one_finds_nothing(host: Host) -> None:
-    give_the_host_a_past(host)
-    before = {path: text for path, (_, text) in host.snapshot().items()}
-    assert host.run(script(*ALL_KINDS)) == 0, host.log
-    back = render.rollback("a-host", run_id="back-1")
-    assert host.run(back) == 0, host.log
-    assert host.states() == ["changed", "changed", "ok", "changed", "changed", "changed", "changed"], host.events
-    left = {path: text for path, (_, text) in host.snapshot().items()}
-    # a user's own step and the running state of services are not the receipts' business
-    extra = {path for path in left if path not in before}
-    assert extra == {str(host.root / "etc/own"), str(host.root / "run/mlhost/docker.loaded")}
-    assert {path: left[path] for path in before} == before
-    assert sorted(path.name for path in (host.stub / "packages").iterdir()) == ["docker.io"]
-    assert (host.stub / "groups/docker").read_text() == ""
-    assert host.run(back) == 0, host.log
-    assert host.states() == ["ok"] * 7
-
-
-def test_a_rollback_leaves_alone_what_somebody_has_changed_since(host: Host) -> None:
-    assert host.run(script(actions.File("/etc/a", "ours\n"), actions.File("/etc/b", "ours\n"))) == 0
-    host.write("/etc/a", "theirs\n")
-    assert host.run(render.rollback("a-host", run_id="back-1")) == 0, host.log
-    assert host.read("/etc/a") == "theirs\n"
-    assert not host.has("/etc/b")
-    assert "/etc/a has been changed since; it stays" in [event.detail for event in host.events if event.kind == "note"]
-
-
-def test_a_file_that_two_runs_have_written_gets_its_first_content_back(host: Host) -> None:
-    host.write("/etc/a", "first\n")
-    for number, text in enumerate(("second\n", "third\n"), 1):
-        assert host.run(render.stage(plan(actions.File("/etc/a", text)), run_id=f"run-{number}")) == 0
-    assert host.run(render.rollback("a-host", run_id="back-1", runs=["run-2"])) == 0, host.log
-    assert host.read("/etc/a") == "second\n"
-    assert host.run(render.rollback("a-host", run_id="back-2")) == 0, host.log
-    assert host.read("/etc/a") == "first\n"
 
 
 # ---------------------------------------------------------------- the proof

@@ -16,6 +16,8 @@ import pytest
 from provision import actions, keys, openpgp, render
 from provision.journal import Event, outcomes, parse_event
 from provision.model import CHANGE, Item, Plan, PlatformRow
+from provision.traces import Traces
+from tests import back
 from tests.lab.aptrepo import SigningKey, index_packages, write_release
 from tests.lab.debs import Deb, build_deb
 from tests.lab.need import LabUnavailable, require_root, tool
@@ -28,6 +30,8 @@ DEBS = (
     Deb("docker.io", "26.1-1", files={"opt/distro": "x"}),
     Deb("extras", "1-1"),
     Deb("toolkit", "1.18.0-1", depends="docker-ce"),
+    Deb("settled", "1-1", files={"etc/settled.conf": "as shipped\n"}, conffiles="/etc/settled.conf\n"),
+    Deb("tuned", "1-1", files={"etc/tuned.conf": "as shipped\n"}, conffiles="/etc/tuned.conf\n"),
 )
 SOURCE = "/etc/apt/sources.list.d/docker.sources"
 KEY_PATH = "/etc/apt/keyrings/docker.asc"
@@ -270,30 +274,119 @@ def test_a_dpkg_that_was_killed_is_repaired(machine: Machine) -> None:
     assert "half-configured" not in status.read_text()
 
 
-def test_a_rollback_leaves_upgrades_alone_and_says_so(machine: Machine) -> None:
+def look(machine: Machine) -> Traces:
+    env = {k: v for k, v in machine.env.items() if k != "MLHOST_EVENTS"}
+    return back.traces(
+        lambda text: subprocess.run(["sh", "-s"], input=text.encode(), env=env, capture_output=True, timeout=120, check=True).stdout
+    )
+
+
+def take_back(machine: Machine, *runs: str, run_id: str = "back-1") -> Plan:
+    planned = back.way_back(look(machine), *runs)
+    assert machine.execute(back.script(planned, run_id)) == 0, machine.log
+    return planned
+
+
+def status_of(machine: Machine) -> dict[str, str]:
+    done = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status} ${Version}\\n"], env=machine.env, capture_output=True, text=True, check=False
+    )
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
+def files(machine: Machine) -> dict[str, bytes]:
+    """Every file but mlhost's own, apt's caches and logs, and what dpkg keeps of itself."""
+    volatile = ("var/lib/mlhost", "var/cache", "var/log", "var/lib/dpkg", "var/lib/apt", "events", "script")
+    found = (path for path in machine.root.rglob("*") if path.is_file())
+    return {str(p.relative_to(machine.root)): p.read_bytes() for p in found if not str(p.relative_to(machine.root)).startswith(volatile)}
+
+
+def test_a_rollback_takes_an_upgrade_back_to_the_version_that_was_there(machine: Machine) -> None:
     (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} other stable\n")
     assert machine.run(packages("docker.io", "docker-ce=5:29.6.*"), run_id="run-1") == 0, machine.log
+    before, files_before = status_of(machine), files(machine)
     wanted = (machine.repository(), packages("docker-ce=5:30.*", "toolkit", remove=("docker.io",)), actions.Hold(("docker-ce",)))
     assert machine.run(*wanted, run_id="run-2") == 0, machine.log
     assert "run-2\tpackage\tdocker-ce\t5:30.0.0-1\t5:29.6.0-1\n" in (machine.root / "var/lib/mlhost/receipts").read_text()
-    # docker.io conflicts with the new docker-ce, which was there before and stays: it cannot come back
-    assert machine.execute(render.rollback("h", run_id="back-1", runs=["run-2"])) == 1
-    assert "docker-ce was 5:29.6.0-1 before 5:30.0.0-1; it stays" in [event.detail for event in machine.events]
+    take_back(machine, "run-2")
+    assert status_of(machine) == before
+    assert files(machine) == files_before
+    assert not list((machine.root / "var/lib/apt/lists").glob("*trixie*"))
+    assert look(machine).last == ""
+    take_back(machine, run_id="back-2")
+    assert status_of(machine) == {}
+
+
+def test_an_upgrade_whose_old_version_no_source_has_stays_and_the_plan_says_so(machine: Machine) -> None:
+    (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} other stable\n")
+    assert machine.run(packages("docker-ce=5:29.6.*"), run_id="run-1") == 0, machine.log
+    assert machine.run(packages("docker-ce=5:30.*"), run_id="run-2") == 0, machine.log
+    receipts = machine.root / "var/lib/mlhost/receipts"
+    receipts.write_text(receipts.read_text().replace("5:29.6.0-1", "5:29.5.0-1"))
+    planned = take_back(machine, "run-2")
+    assert [n.message for n in planned.notices] == ["docker-ce was 5:29.5.0-1, which no source has any more; it stays at 5:30.0.0-1."]
     assert machine.version("docker-ce") == "5:30.0.0-1"
-    assert machine.execute(render.rollback("h", run_id="back-2")) == 0, machine.log
 
 
-def test_a_rollback_removes_what_was_added_and_brings_back_what_was_removed(machine: Machine) -> None:
+def test_a_package_that_somebody_has_upgraded_since_stays(machine: Machine) -> None:
+    (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} other stable\n")
+    assert machine.run(packages("docker-ce=5:29.6.*"), run_id="run-1") == 0, machine.log
+    assert machine.run(packages("docker-ce=5:29.7.*"), run_id="run-2") == 0, machine.log
+    subprocess.run(["apt-get", "-qy", "install", "docker-ce=5:30.0.0-1"], env=machine.env, capture_output=True, check=True)
+    planned = take_back(machine, "run-2")
+    assert [n.message for n in planned.notices] == ["docker-ce was 5:29.6.0-1 and is 5:30.0.0-1 now, which mlhost did not install; it stays."]
+
+
+def test_what_a_package_that_somebody_has_installed_since_needs_is_not_pulled_away(machine: Machine) -> None:
+    (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} other stable\n")
+    assert machine.run(packages("docker-ce=5:30.*")) == 0, machine.log
+    subprocess.run(["apt-get", "-qy", "install", "toolkit"], env=machine.env, capture_output=True, check=True)
+    found = back.in_the_way(back.way_back(look(machine)), lambda text: subprocess.run(
+        ["sh", "-s"], input=text.encode(), env=machine.env, capture_output=True, timeout=120, check=True
+    ).stdout)
+    assert found == ["toolkit"]
+    assert machine.execute(back.script(back.way_back(look(machine)))) == 1
+    assert machine.detail() == "refused: apt would also remove toolkit"
+    assert machine.version("docker-ce") == "5:30.0.0-1"
+    assert (machine.root / "var/lib/mlhost/receipts").read_text().count("package") == 1
+
+
+def test_a_transaction_that_was_cut_off_before_its_receipts_were_written_is_taken_back_all_the_same(machine: Machine) -> None:
     (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} other stable\n")
     assert machine.run(packages("docker.io"), run_id="run-1") == 0, machine.log
-    wanted = (machine.repository(), packages("docker-ce=5:30.*", "toolkit", remove=("docker.io",)), actions.Hold(("docker-ce",)))
-    assert machine.run(*wanted, run_id="run-2") == 0, machine.log
-    assert machine.execute(render.rollback("h", run_id="back-1", runs=["run-2"])) == 0, machine.log
-    assert machine.version("docker.io") == "26.1-1"
-    assert not (machine.root / "opt/docker").exists()
-    assert not (machine.root / SOURCE.lstrip("/")).exists()
-    assert machine.execute(render.rollback("h", run_id="back-2", runs=["run-2"])) == 0, machine.log
-    assert machine.states() == ["ok"] * 6
+    before = status_of(machine)
+    items = (Item("step/1", "step", "packages", CHANGE, "x", action=packages("docker-ce=5:30.*", remove=("docker.io",))),)
+    text = render.stage(Plan("h", PlatformRow("debian", "12", "bookworm", "debian", "x86_64", None), (), {}, items), run_id="run-2")
+    assert machine.execute(text.replace("apt_install_rc=$?\n    packages_settle", "apt_install_rc=$?\n    kill -9 $$")) == -9
+    assert "run-2" not in (machine.root / "var/lib/mlhost/receipts").read_text()
+    assert look(machine).last == "run-2"
+    take_back(machine, "run-2")
+    assert status_of(machine) == before
+    assert look(machine).undone == ("run-2",)
+
+
+def test_settings_go_with_their_package_unless_somebody_has_changed_them(machine: Machine) -> None:
+    (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} trixie stable\n")
+    assert machine.run(packages("settled", "tuned")) == 0, machine.log
+    (machine.root / "etc/tuned.conf").write_text("by hand\n")
+    planned = take_back(machine)
+    assert status_of(machine) == {"tuned": "config-files 1-1"}
+    assert not (machine.root / "etc/settled.conf").exists()
+    assert (machine.root / "etc/tuned.conf").read_text() == "by hand\n"
+    assert [n.message for n in planned.notices] == ["tuned is removed, but its settings stay: somebody has changed them."]
+
+
+def test_settings_that_were_there_before_the_package_came_again_stay(machine: Machine) -> None:
+    (machine.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {machine.server.url} trixie stable\n")
+    subprocess.run(["apt-get", "-q", "update"], env=machine.env, capture_output=True, check=True)
+    for verb in ("install", "remove"):
+        subprocess.run(["apt-get", "-qy", verb, "settled"], env=machine.env, capture_output=True, check=True)
+    before = status_of(machine)
+    assert before == {"settled": "config-files 1-1"}
+    assert machine.run(packages("settled")) == 0, machine.log
+    take_back(machine)
+    assert status_of(machine) == before
+    assert (machine.root / "etc/settled.conf").exists()
 
 
 def test_a_source_that_contradicts_another_is_taken_back(machine: Machine) -> None:

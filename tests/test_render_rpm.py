@@ -19,6 +19,8 @@ from provision import actions, render
 from provision.journal import Event, outcomes, parse_event
 from provision.keys import armoured
 from provision.model import CHANGE, Item, Plan, PlatformRow
+from provision.traces import Traces
+from tests import back
 from tests.lab.aptrepo import SigningKey
 from tests.lab.doubles_rpm import TDNF, YUM
 from tests.lab.fixtures import available, skipping
@@ -217,7 +219,7 @@ def test_with_only_dnf_real_every_shell_does_the_same(served: Served, tmp_path: 
         assert machine.states() == ["changed"] * 4
         assert machine.run(*wanted, shell=shell) == 0, machine.log
         assert machine.states() == ["ok"] * 4
-        assert machine.execute(render.rollback("h", run_id="back-1"), shell) == 0, machine.log
+        take_back(machine, shell=shell)
         assert machine.version("docker-ce") == ""
 
 
@@ -412,7 +414,7 @@ def whole_way(double: Machine, shell: str) -> None:
     double.host.path("/receipts").rename(double.host.path("/var/lib/mlhost/receipts"))
     assert double.run(packages("x", modules=("nvidia-driver:580-open",)), shell=shell) == 1
     assert double.detail() == f"{double.manager} knows no module streams, and nvidia-driver:580-open is wanted"
-    assert double.execute(render.rollback("h", run_id="back-1"), shell) == 0, double.log
+    take_back(double, shell=shell)
     assert double.version("docker-ce") == ""
 
 
@@ -509,6 +511,20 @@ def test_with_only_dnf_real_a_lock_that_is_never_let_go_ends_in_a_refusal_and_no
         ended(holder)
 
 
+def look(machine: Machine) -> Traces:
+    def run(text: str) -> bytes:
+        machine.host.path("/look").write_text(text)
+        return machine.host.run("sh", "/look").stdout.encode()
+
+    return back.traces(run)
+
+
+def take_back(machine: Machine, *runs: str, run_id: str = "back-1", shell: str = "dash") -> Plan:
+    planned = back.way_back(look(machine), *runs, family="suse" if machine.zypper else "rhel")
+    assert machine.execute(back.script(planned, run_id), shell) == 0, machine.log
+    return planned
+
+
 def test_with_only_the_manager_real_a_rollback_removes_what_was_added_with_its_key_and_hold(machine: Machine) -> None:
     assert machine.run(machine.repository(), packages("docker"), run_id="run-1") == 0, machine.log
     wanted = (
@@ -517,16 +533,24 @@ def test_with_only_the_manager_real_a_rollback_removes_what_was_added_with_its_k
         actions.Hold(("docker-ce",)),
     )
     assert machine.run(*wanted, run_id="run-2") == 0, machine.log
-    assert machine.execute(render.rollback("h", run_id="back-1", runs=["run-2"])) == 0, machine.log
+    take_back(machine, "run-2")
     assert machine.version("docker") == "0:26.1-1.el9"
     assert (machine.version("docker-ce"), machine.version("extras")) == ("", "")
     assert not machine.there(f"{machine.folder}/cuda-rhel9-x86_64.repo")
     assert machine.there(f"{machine.folder}/docker-ce-stable.repo")
-    assert machine.execute(render.rollback("h", run_id="back-2")) == 0, machine.log
+    take_back(machine, run_id="back-2")
     assert machine.trusted() == ""
     assert not machine.there(f"{machine.folder}/docker-ce-stable.repo")
-    assert machine.execute(render.rollback("h", run_id="back-3")) == 0, machine.log
-    assert set(machine.states()) == {"ok"}, [event for event in machine.events if event.kind == "ok"]
+    assert not machine.there("/etc/pki/rpm-gpg/RPM-GPG-KEY-docker-ce-stable")
+    assert look(machine).runs == ()
+
+
+def test_with_only_the_manager_real_an_upgrade_goes_back_to_the_version_that_was_there(machine: Machine) -> None:
+    assert machine.run(machine.repository(), packages("docker-ce=3:29.6.*"), run_id="run-1") == 0, machine.log
+    assert machine.run(packages("docker-ce=3:30.*"), actions.Hold(("docker-ce",)), run_id="run-2") == 0, machine.log
+    assert machine.version("docker-ce").startswith("3:30.")
+    take_back(machine, "run-2")
+    assert machine.version("docker-ce") == "3:29.6.0-1.el9"
 
 
 def test_where_selinux_is_on_written_files_get_their_own_label(served: Served, tmp_path: Path) -> None:
@@ -590,7 +614,7 @@ def test_the_scripts_for_rpms_are_ones_that_shellcheck_accepts(tmp_path: Path) -
     several: tuple[actions.Action, ...] = (good, packages("a=1:2.*", remove=("b",), modules=("m:1",), disable_repositories=("c",)), packages("d"), actions.Hold(("a",)))
     items = tuple(Item(f"step/{n}", "step", "x", CHANGE, "x", action=wanted) for n, wanted in enumerate(several))
     text = render.stage(Plan("h", PlatformRow("rocky", "9", "", "rhel", "x86_64", None), (), {}, items), run_id="r")
-    for name, script in (("stage", text), ("rollback", render.rollback("h", run_id="r", runs=["run-1"]))):
+    for name, script in (("stage", text),):
         path = tmp_path / f"{name}.sh"
         path.write_text(script)
         done = subprocess.run(["shellcheck", "-s", "sh", str(path)], capture_output=True, text=True, check=False)

@@ -20,7 +20,9 @@ import pytest
 
 from provision import actions, render
 from provision.shtext import RenderError
+from tests import back
 from tests.test_render import STUBS, Host, host, script
+from tests.test_rollback_render import looked
 
 __all__ = ["host"]  # the fixture
 VERSION = "470.256.02"
@@ -167,17 +169,17 @@ def test_nouveau_goes_first_and_where_it_is_in_use_a_reboot_is_asked_for_before_
 
 
 def test_a_rollback_uninstalls_what_mlhost_installed_and_nothing_else(host, site):
-    back = render.rollback("a-host", run_id="back-1")
     assert host.run(script(action(site))) == 0, host.log
     (host.root / "sys/module/nvidia").mkdir(parents=True)
-    assert host.run(back) == 0, host.log
+    taken = back.script(back.way_back(looked(host)))
+    assert host.run(taken) == 0, host.log
     assert not host.has("/usr/bin/nvidia-uninstall")
     assert any("until the next reboot" in event.detail for event in host.events), "containers may be using it"
-    assert host.run(back) == 0
+    assert host.run(taken) == 0
     # somebody's own: there is no receipt for it
     host.write("/usr/bin/nvidia-uninstall", "#!/bin/sh\nexit 1\n", 0o755)
     host.knows("nvidia.version", f"{VERSION}\n")
-    assert host.run(render.rollback("a-host", run_id="back-2")) == 0
+    assert back.way_back(looked(host)).items == ()
     assert host.has("/usr/bin/nvidia-uninstall")
 
 

@@ -23,8 +23,11 @@ from provision.errors import Error, Interrupted
 COMMANDS = {
     "setup": "Set machines up as GPU container hosts, and prove it.",
     "plan": "Show what setup would do and why. Changes nothing.",
+    "apply": "Carry out a plan that was reviewed, if nothing has changed since.",
     "verify": "Prove that machines are what the playbook says. Changes nothing.",
     "status": "Show or follow a run that goes on (or ended) on a machine.",
+    "rollback": "Take back what mlhost has changed on machines.",
+    "uninstall": "Take back everything, and mlhost itself.",
     "doctor": "Name what is broken on machines, why, and what mends it.",
     "support-bundle": "Pack what a helper needs to see, without secrets, into one file.",
     "facts": "Show what mlhost reads from a machine. Changes nothing.",

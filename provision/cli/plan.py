@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from provision.cli.options import (
     Connection,
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from provision.cli.fleet import Result
     from provision.cli.hosts import Ask
     from provision.model import Plan
+    from provision.playbook import Loaded
     from provision.progress import Progress
+    from provision.savedplan import SavedHost
     from provision.transport import Transport
 
     Planned = tuple[Plan, str]  # the plan, and its script where that is wanted
@@ -36,6 +39,7 @@ Examples:
   mlhost plan -v root@gpu-7                      with the values behind every decision
   mlhost plan --format json gpu-7 | jq .decisions
   mlhost plan --format sh gpu-7                  the very script that setup would run
+  mlhost plan --out gpu-7.plan root@gpu-7        a plan to review, for mlhost apply gpu-7.plan
   mlhost plan --root /mnt/image --arch aarch64   an unpacked system
   mlhost plan --capture gpu-7.txt                what `mlhost facts --format raw` printed elsewhere
 
@@ -67,6 +71,7 @@ def command(
 
     check_source(targets, root, arch, capture)
     check_out(output)
+    keep = saves(ctx, output, root or capture)
     if output.format == "sh" and len(targets) > 1:
         raise UsageError("--format sh prints the script of one machine.", "Name one target.")
     opened = ahead(targets, connection) if root is None and capture is None else None
@@ -85,9 +90,13 @@ def command(
     catalog = load_catalog()
     options = run.RunOptions(steps=steps, first=first)
     wants_script = output.format == "sh"
+    kept: dict[str, SavedHost] = {}
 
     def planned(transport: Transport, progress: Progress, _ask: Ask | None) -> Planned:
         _, plan = run.plan_of(transport, loaded, catalog, options, progress)
+        if keep and not refusal(plan):
+            name = getattr(progress, "name", "")
+            kept[name] = kept_host(name, plan, run.with_keys(plan, loaded.spec, options, transport))
         return plan, run.script_of(plan, loaded, options, transport) if wants_script and not refusal(plan) else ""
 
     if root is not None or capture is not None:
@@ -98,7 +107,10 @@ def command(
         results = on_hosts(targets, connection, output, planned, opened)
     single_error(results)
     tracebacks(ctx, results)
-    if wants_script:
+    if keep:
+        show_text(results, output._replace(out=None))
+        save([kept[result.target] for result in results if result.target in kept], results, loaded, output)
+    elif wants_script:
         show_script(results[0], output)
     elif output.format == "json":
         parts = [plan_json(result.value[0]) if result.value else error_json(result.target, result.error) for result in results]
@@ -106,6 +118,43 @@ def command(
     else:
         show_text(results, output)
     return worst(exit_code(result) for result in results)
+
+
+def saves(ctx: click.Context, output: Output, tree: str | None) -> bool:
+    """Whether `--out` asks for a plan file: it does unless a format was asked for as well. Raises UsageError where there is no host to apply it to."""
+    keep = bool(output.out) and ctx.get_parameter_source("format") is not ParameterSource.COMMANDLINE
+    if keep and tree is not None:
+        raise UsageError("A plan to be carried out later needs a host.", "Say --format text or json to write this plan to a file.")
+    return keep
+
+
+def kept_host(name: str, plan: Plan, ready: Plan) -> SavedHost:
+    """The host's part of a plan file. `ready` is the plan with its keys."""
+    from provision.cli.fleet import HERE
+    from provision.savedplan import saved_host
+
+    return saved_host(None if name == HERE else name, plan, ready)
+
+
+def save(hosts: Sequence[SavedHost], results: Sequence[Result[Planned]], loaded: Loaded, output: Output) -> None:
+    """Write the plan file, for its owner's eyes. Raises Refused where a host's plan cannot be carried out: half a plan is none."""
+    import time
+
+    from provision.cli.fleet import HERE
+    from provision.cli.output import write_private
+    from provision.errors import Refused
+    from provision.ownsteps import digests
+    from provision.run import owner
+    from provision.savedplan import write
+
+    missing = [result.target for result in results if result.target not in {h.target or HERE for h in hosts}]
+    if missing:
+        raise Refused(
+            f"No plan file was written: {', '.join(missing)} {'has' if len(missing) == 1 else 'have'} no plan that could be carried out.",
+            "See above; leave that host out, or put it right first.",
+        )
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    write_private(write(hosts, loaded, made=made, by=owner(), steps=digests(loaded.step_files)), output.out or "")
 
 
 def exit_code(result: Result[Planned]) -> int:

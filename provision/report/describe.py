@@ -81,5 +81,6 @@ _BY_KIND: dict[type, Callable[[Any], str]] = {
     actions.Mount: lambda a: f"mount {a.device} at {a.path} ({a.filesystem}; formatted only if blank)",
     actions.Smoke: _smoke,
     actions.Reboot: lambda a: "reboot",
+    actions.TakeBack: lambda a: a.title,
     actions.Command: lambda a: "run its own check and change",
 }

@@ -193,8 +193,11 @@ _HEADLINES = {
     "unreachable": ("cannot be reached", "red"),
     "unsupported": ("not supported", "red"),
     "refused": ("refused, nothing was changed", "red"),
+    "drifted": ("not as reviewed, nothing was changed", "red"),
     "reboot": ("needs a reboot that was not allowed", "yellow"),
     "unverified": ("not proved", "red"),
+    "taken back": ("taken back", "green"),
+    "nothing to take back": ("nothing to take back", "green"),
 }
 
 
@@ -210,7 +213,9 @@ def host_report_text(report: HostReport, look: Look = PLAIN, *, verbose: bool = 
     first = report.before or report.after
     if plan and first:
         out += _problems(plan, look)
-        out += ["", *labelled("Found", f"{platform_line(first.platform)}{look.dot} {gpus_line(first.gpus, look)}", look)]
+        found = labelled("Found", f"{platform_line(first.platform)}{look.dot} {gpus_line(first.gpus, look)}", look)
+        # a way back decides nothing about the machine
+        out += ["", *(found if first.decisions else [])]
         out += _blocked("Decided", _decisions(first.decisions, inner, details=False), look)
     out += _blocked("Done", _done(report, inner), look)
     out += _right(report, look)

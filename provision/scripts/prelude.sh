@@ -143,10 +143,24 @@ decoded() { # TEXT [base64]
     if [ "${2:-}" = base64 ]; then printf '%s' "$1" | base64 -d; else printf '%s' "$1"; fi
 }
 
+make_directory() { # PATH under the root: with what is missing above it, each of them written down
+    make_directory_new=''
+    make_directory_at=$1
+    until [ -d "$make_directory_at" ]; do
+        make_directory_new="$make_directory_at
+$make_directory_new"
+        make_directory_at=$(dirname "$make_directory_at")
+    done
+    mkdir -p "$1" || return 1
+    [ -z "$make_directory_new" ] || printf '%s' "$make_directory_new" | while IFS= read -r make_directory_at; do
+        receipt directory "${make_directory_at#"$ROOT"}"
+    done
+}
+
 put() { # PATH MODE OWNER CONTENT [base64]: the file has this content, at once or not at all
     put_file=$(real "$ROOT$1")
     put_dir=$(dirname "$put_file")
-    mkdir -p "$put_dir" || return 1
+    make_directory "$put_dir" || return 1
     keep "$1" || { [ -s "$WORK/why" ] || why "cannot keep a copy of $1"; return 1; }
     put_temp=$(mktemp "$put_dir/.mlhost.XXXXXX") || return 1
     if decoded "$4" "${5:-}" >"$put_temp" && own "$3" "$put_temp" && chmod "$2" "$put_temp"; then
@@ -159,6 +173,17 @@ put() { # PATH MODE OWNER CONTENT [base64]: the file has this content, at once o
     fi
     rm -f "$put_temp"
     why "cannot write $1"
+}
+
+undo_keep() { # TEXT: how to take back what this item has done, for a rollback; its owner alone may read it. Nothing: it cannot be
+    if [ -z "$1" ]; then
+        receipt undo "$ITEM" ''
+        return 0
+    fi
+    undo_keep_name=$(printf '%s' "$ITEM" | sed 's/[^A-Za-z0-9._-]/_/g')
+    undo_keep_file=$STATE/backup/$RUN.undo/$undo_keep_name
+    (umask 077 && mkdir -p "$STATE/backup/$RUN.undo" && printf '%s' "$1" >"$undo_keep_file") || return 1
+    receipt undo "$ITEM" "$undo_keep_name"
 }
 
 own() { # OWNER FILE; only root can, and an image is also baked without being root
@@ -175,6 +200,32 @@ aside() { # PATH...: moved into the run's backup
         receipt aside "$aside_path"
         printf 'moved %s to %s\n' "$aside_path" "$STATE/backup/$RUN$aside_path"
     done
+}
+
+process_start() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; } # PID: in the kernel's ticks; a pid alone may be somebody else's by now
+
+by_hand() { # nobody has taken the host's lock for this script, so it does that itself
+    by_hand_boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
+    by_hand_temp=$STATE/lock.$RUN.$$
+    printf '%s\n' "run=$RUN" "pid=$$" "start=$(process_start $$)" "boot=$by_hand_boot" "owner=$(id -un) (by hand)" "since=$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
+        "host=$(uname -n)" >"$by_hand_temp" || return 1
+    until ln "$by_hand_temp" "$STATE/lock" 2>/dev/null; do
+        by_hand_pid=$(sed -n 's/^pid=//p' "$STATE/lock" 2>/dev/null)
+        if [ -n "$by_hand_pid" ] && grep -Fxq "boot=$by_hand_boot" "$STATE/lock" && grep -Fxq "start=$(process_start "$by_hand_pid")" "$STATE/lock"; then
+            printf 'A run of mlhost is under way here (%s).\nWait for it, or see it with: mlhost status --follow. Then run this again.\n' \
+                "$(tr '\n' ' ' <"$STATE/lock")" >&2
+            rm -f "$by_hand_temp"
+            return 1
+        fi
+        # whoever held it is gone
+        mv "$STATE/lock" "$by_hand_temp.old" 2>/dev/null || [ ! -e "$STATE/lock" ] || { rm -f "$by_hand_temp"; return 1; }
+        rm -f "$by_hand_temp.old"
+    done
+    rm -f "$by_hand_temp"
+}
+
+by_hand_over() {
+    if [ -z "${MLHOST_EVENTS:-}" ] && grep -Fxq "pid=$$" "$STATE/lock" 2>/dev/null; then rm -f "$STATE/lock"; fi
 }
 
 begin() { # RUN HOST
@@ -194,11 +245,6 @@ begin() { # RUN HOST
         printf '%s is a symbolic link; it must be a directory of root.\n' "$STATE" >&2
         return 1
     fi
-    begin_other=$(sed -n 's/^pid=//p' "$STATE/lock" 2>/dev/null)
-    if [ -z "${MLHOST_EVENTS:-}" ] && [ -n "$begin_other" ] && kill -0 "$begin_other" 2>/dev/null; then
-        printf 'A run of mlhost is under way here (%s). Wait for it, then run this again.\n' "$(tr '\n' ' ' <"$STATE/lock")" >&2
-        return 1
-    fi
     mkdir -p "$STATE" || return 1
     if [ "$(stat -c %u "$STATE")" != "$(id -u)" ] || [ -n "$(find "$STATE" -prune \( -perm -0020 -o -perm -0002 \))" ]; then
         printf '%s must belong to root, and nobody else may write there.\n' "$STATE" >&2
@@ -206,10 +252,11 @@ begin() { # RUN HOST
     fi
     # hashes of files with passwords are in them
     if [ -e "$RECEIPTS" ]; then chmod 0600 "$RECEIPTS"; fi
+    if [ -z "${MLHOST_EVENTS:-}" ]; then by_hand || return 1; fi
     # left behind by a run that was killed
     find "$STATE" -maxdepth 1 -name 'work.*' -mtime +1 -exec rm -rf {} +
     WORK=$(mktemp -d "$STATE/work.XXXXXX") || return 1
-    trap 'rm -rf "$WORK"' EXIT
+    trap 'rm -rf "$WORK"; by_hand_over' EXIT
     trap '' HUP
     : >"$WORK/why"
     kept_none

@@ -302,7 +302,7 @@ def _module(ctx: Context, ramdisk: int) -> list[Item]:
     if nvidia and nvidia.nouveau_loaded and ctx.platform.initramfs_update:
         why = "nouveau is loaded, and would be again at the next boot, from a ramdisk that does not know it is unwanted"
         check = DRACUT_CHECK if ctx.platform.initramfs == "dracut" else INITRAMFS_CHECK
-        action = Command(check, ctx.platform.initramfs_update)
+        action = Command(check, ctx.platform.initramfs_update, undo=":")
         state = {"ramdisk": "newer than the blacklist"}
         items.append(Item("driver/initramfs", STEP, "command", CHANGE, why, state, {"ramdisk": ""}, action, phase=ramdisk))
     loaded = nvidia.loaded if nvidia else ""

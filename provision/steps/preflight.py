@@ -119,7 +119,7 @@ def _dpkg(ctx: Context) -> tuple[Item | None, tuple[Problem, ...]]:
         return refused(STEP, "command", problem, REPAIR, expected), (problem,)
     by = " by an earlier run of mlhost" if own else ""
     why = f"{names} was left half done{by}; dpkg finishes it first"
-    action = Command(REPAIR_CHECK, REPAIR_CHANGE)
+    action = Command(REPAIR_CHECK, REPAIR_CHANGE, undo=":")
     return Item("preflight/dpkg", STEP, "command", CHANGE, why, expected, {"dpkg": names}, action, phase=REPAIR), ()
 
 

@@ -180,7 +180,9 @@ def builder(ctx: Context, step: str) -> list[Item]:
     expected, actual = {source.id: "enabled"}, {source.id: "disabled"}
     if source.path == REDHAT:
         check = f"dnf -q repolist --enabled | grep -q '^{source.id} '"
-        action: Command | File = Command(check, f"subscription-manager repos --enable={source.id}")
+        action: Command | File = Command(
+            check, f"subscription-manager repos --enable={source.id}", undo=f"subscription-manager repos --disable={source.id}"
+        )
         kind = "command"
     else:
         action = File(source.path, rpmsource.switched_on(ctx.facts.rpm_source_texts.get(source.path, ""), source.id))

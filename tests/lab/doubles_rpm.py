@@ -17,6 +17,7 @@ for word in "$@"; do
     case $word in
         -y | --assumeyes) answer=-y ;;
         --assumeno) answer=--assumeno ;;
+        -q | -C | --showduplicates) ;;
         --setopt=exit_on_lock=* | --setopt=clean_requirements_on_remove=* | --setopt=*.skip_if_unavailable=* | --disablerepo=* | --enablerepo=*)
             options="$options $word" ;;
         -*) echo "Command line error: no such option: $word"; exit 1 ;;
@@ -28,6 +29,7 @@ case $verb in
     makecache) [ "$words" = " fast" ] || [ -z "$words" ] || {{ echo "Error: makecache takes fast"; exit 1; }}; exec /usr/bin/dnf-3 $options makecache ;;
     clean) [ "$words" = " expire-cache" ] || exit 1; exec /usr/bin/dnf-3 $options clean expire-cache ;;
     install | remove) ;;
+    list) exec /usr/bin/dnf-3 -q -C --showduplicates list $words ;;
     versionlock)
         mkdir -p "${{list%/*}}"; touch "$list"
         set -- $words

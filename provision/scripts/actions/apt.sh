@@ -21,7 +21,7 @@ apt_busy() { # who is in the way and with what; fails if nobody is
 
 apt_wait() { wait_for_others apt_busy; }
 
-APT_STALE=''
+APT_STALE='' APT_DOWNGRADES=''
 
 apt_said() { # COMMAND...: run it, its words go to the log and to a file
     {
@@ -72,7 +72,10 @@ apt_refreshed() { # PATH: every part of this source has been fetched
     [ -n "$(apt_source "$1" indextargets --format '$(FILENAME)' 'Created-By: Packages' 2>/dev/null)" ]
 }
 
+apt_lists() { find "$ROOT/var/lib/apt/lists" -maxdepth 1 -type f ! -name lock -exec basename {} \; 2>/dev/null | sort; }
+
 apt_refresh() { # PATH: fetch this source's index; apt itself would only warn and exit 0 where it has an older one
+    apt_lists >"$WORK/apt.lists"
     # Error-Mode exists since apt 2.1; older ones ignore it, so their words are read too
     apt_try apt_source "$1" update -o APT::Update::Error-Mode=any -o Acquire::Retries=3 || {
         apt_why "the package index of $1 cannot be fetched"
@@ -83,7 +86,10 @@ apt_refresh() { # PATH: fetch this source's index; apt itself would only warn an
         return 1
     fi
     # one source that contradicts another stops apt altogether
-    apt-get -q indextargets >/dev/null 2>"$WORK/apt.out" && return 0
+    if apt-get -q indextargets >/dev/null 2>"$WORK/apt.out"; then
+        apt_lists | grep -Fvx -f "$WORK/apt.lists" | while IFS= read -r apt_refresh_file; do receipt cache "/var/lib/apt/lists/$apt_refresh_file"; done
+        return 0
+    fi
     cat "$WORK/apt.out"
     apt_why "apt cannot read its sources together with $1"
 }
@@ -168,14 +174,16 @@ apt_install() { # RECOMMENDS(yes|no) INSTALL... -- REMOVE...: one transaction th
     sed 's/$/-/' "$WORK/apt.remove" >>"$WORK/apt.args"
     set -f
     # shellcheck disable=SC2046  # package names and versions hold no blanks; the renderer refuses others
-    set -- install "$apt_install_recommends" $(cat "$WORK/apt.args")
+    set -- install ${APT_DOWNGRADES:+"$APT_DOWNGRADES"} "$apt_install_recommends" $(cat "$WORK/apt.args")
     set +f
     apt_wait && dpkg_repair || return 1
     : >"$WORK/apt.holds"
     if grep -q '	hold	' "$STATE/receipts" 2>/dev/null; then own_holds >"$WORK/apt.holds"; fi
     own_holds_set unhold || return 1
     apt_install_rc=0
+    packages_begin
     apt_carry_out "$@" || apt_install_rc=$?
+    packages_settle
     own_holds_set hold || return 1
     return "$apt_install_rc"
 }
@@ -203,8 +211,7 @@ apt_carry_out() { # ARGUMENT...
         # apt itself refuses to remove anything, before it changes anything; to ask it first what it would do costs as much again
         while :; do
             if apt_try apt_transaction --no-remove "$@"; then
-                apt_receipts
-                return
+                return 0
             elif grep -q 'remove is disabled' "$WORK/apt.out"; then
                 break
             elif apt_outdated && [ "$apt_fresh" = no ]; then
@@ -244,27 +251,6 @@ apt_carry_out() { # ARGUMENT...
         apt_update_all || return 1
         apt_try apt_transaction "$@" || { apt_why "apt failed"; return 1; }
     fi
-    apt_receipts
-}
-
-apt_receipts() { # what the transaction whose words are in apt.out has done
-    while IFS= read -r apt_install_name; do
-        receipt removed "$apt_install_name"
-    done <"$WORK/apt.remove"
-    sed -n 's/^Unpacking \([^ ]*\) (.*) over (\(.*\)) \.\.\.$/\1 \2/p' "$WORK/apt.out" >"$WORK/apt.upgraded"
-    sed -n 's/^Setting up \([^ ]*\) (\(.*\)) \.\.\.$/\1 \2/p' "$WORK/apt.out" >"$WORK/apt.set-up"
-    while read -r apt_install_name apt_install_version; do
-        receipt package "$apt_install_name" "$apt_install_version" "$(apt_old_version "$apt_install_name")"
-    done <"$WORK/apt.set-up"
-}
-
-apt_old_version() { # NAME: the version that this transaction has replaced, if any
-    while read -r apt_old_name apt_old_text; do
-        if [ "$apt_old_name" = "$1" ] || [ "$apt_old_name" = "${1%%:*}" ]; then
-            printf '%s' "$apt_old_text"
-            return 0
-        fi
-    done <"$WORK/apt.upgraded"
 }
 
 held() { # NAME...
@@ -277,14 +263,82 @@ hold() { # NAME...
     receipt hold "$@"
 }
 
+packages_everything() { # NAME VERSION STATE of all that dpkg knows of
+    # shellcheck disable=SC2016  # dpkg's own placeholder
+    dpkg-query -W -f '${binary:Package} ${Version} ${db:Status-Status}\n' 2>/dev/null
+}
+
 # What a rollback needs of a package manager; rpm.sh has the same.
 
 holds_now() { apt-mark showhold 2>/dev/null; }
 
 hold_release() { apt-mark unhold "$1" || why "apt-mark unhold $1 failed"; }
 
-packages_change() { apt_install no "$@"; } # INSTALL... -- REMOVE...
+packages_change() { # INSTALL... -- REMOVE...
+    APT_DOWNGRADES=--allow-downgrades
+    apt_install no "$@"
+}
 
-keys_left() { :; }
+package_purged() { case $(package_state "$1") in '' | not-installed*) ;; *) return 1 ;; esac; } # NAME
 
-keys_take_back() { :; }
+packages_purge() { # NAME...: only what is removed already; its unchanged settings, and what its scripts remember
+    for packages_purge_name in "$@"; do
+        case $(package_state "$packages_purge_name") in config-files*) ;; *) continue ;; esac
+        # Debian's docker.io deletes all of Docker's data when it is purged, by this script that its removal has put there
+        rm -f "$ROOT/var/lib/docker/nuke-graph-directory.sh" || { why "cannot protect Docker's data from a purge"; return 1; }
+        apt_try dpkg --purge "$packages_purge_name" || { apt_why "the settings of $packages_purge_name could not be removed"; return 1; }
+    done
+}
+
+package_told() { # NAME: NAME STATE VERSION CONFFILES; "keep" where purging would delete containers' data in a way that packages_purge does not know
+    package_told_state=$(package_state "$1")
+    [ -n "$package_told_state" ] || return 0
+    package_told_info=$ROOT/var/lib/dpkg/info/$1
+    [ -e "$package_told_info.list" ] || package_told_info=$package_told_info:$(dpkg --print-architecture)
+    if grep -Es '/var/lib/(docker|containerd)' "$package_told_info.postrm" | grep -qv '/var/lib/docker/nuke-graph-directory[.]sh'; then
+        package_told_files=keep
+    elif package_settings_changed "$1"; then
+        package_told_files=changed
+    else
+        package_told_files=clean
+    fi
+    printf '%s\t%s\t%s\t%s\n' "$1" "${package_told_state%% *}" "${package_told_state#* }" "$package_told_files"
+}
+
+package_settings_changed() { # NAME: a settings file of it is no more as it was shipped
+    # shellcheck disable=SC2016  # dpkg's own placeholder
+    dpkg-query -W -f '${Conffiles}\n' "$1" 2>/dev/null | while read -r package_file package_md5 package_more; do
+        if [ -z "$package_md5" ] || [ ! -f "$ROOT$package_file" ] || [ "$package_more" = remove-on-upgrade ]; then continue; fi
+        [ "$(md5sum <"$ROOT$package_file" | cut -d' ' -f1)" = "$package_md5" ] || printf 'changed\n'
+    done | grep -q changed
+}
+
+packages_offered() { # FILE of names: NAME VERSION of what the sources have
+    while IFS= read -r packages_offered_name; do
+        apt-cache madison "$packages_offered_name" 2>/dev/null | awk -F ' *[|] *' -v name="$packages_offered_name" '{ print name "\t" $2 }'
+    done <"$1" | sort -u
+}
+
+packages_in_the_way() { # INSTALL... -- REMOVE...: what would go besides, or "! " and why it cannot be done at all
+    packages_way=install : >"$WORK/back.remove"
+    for packages_word in "$@"; do
+        shift
+        if [ "$packages_word" = -- ]; then
+            packages_way=remove
+        elif [ "$packages_way" = install ]; then
+            set -- "$@" "$packages_word"
+        elif ! has_no_package "$packages_word"; then
+            set -- "$@" "$packages_word-"
+            printf '%s\n' "$packages_word" >>"$WORK/back.remove"
+        fi
+    done
+    [ $# -gt 0 ] || return 0
+    if apt_possible install --allow-downgrades --allow-change-held-packages --no-install-recommends "$@"; then
+        sed -n 's/^Remv \([^ ]*\) .*/\1/p' "$WORK/apt.out" | sed 's/:.*//' | sort -u | grep -Fvx -f "$WORK/back.remove"
+    elif [ -z "$(dpkg --audit 2>/dev/null)" ]; then
+        printf '! %s\n' "$(grep -E '^E: |Depends: ' "$WORK/apt.out" | head -n 1)"
+    fi
+    return 0
+}
+
+manager_name() { printf 'apt %s' "$(dpkg --print-architecture 2>/dev/null)"; }

@@ -33,5 +33,7 @@ json_merge() { # PATH BASE MODE CONTENT: BASE is the sha256 of the file that the
         why "dockerd refuses the new $1, which was not written: $(tail -n 1 "$WORK/validate")"
         return 1
     fi
-    put "$1" "$json_merge_mode" "$json_merge_owner" "$4"
+    put "$1" "$json_merge_mode" "$json_merge_owner" "$4" || return 1
+    # with it a rollback finds our keys again in a file that somebody has changed since
+    cp "$WORK/new.json" "$STATE/backup/$RUN${json_merge_file#"$ROOT"}.mlhost-written"
 }

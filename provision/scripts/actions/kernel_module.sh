@@ -18,7 +18,10 @@ modules_unload() { # NAME...
 modules_load() { # NAME...
     for module_name in "$@"; do
         module_loaded "$module_name" && continue
-        modprobe "$module_name" >"$WORK/modprobe" 2>&1 && continue
+        if modprobe "$module_name" >"$WORK/modprobe" 2>&1; then
+            receipt module "$module_name"
+            continue
+        fi
         cat "$WORK/modprobe" >&2
         module_words=$(tail -n 1 "$WORK/modprobe")
         case $module_words in

@@ -53,3 +53,46 @@ wait_for_others() { # WHO: until that function finds nobody at work, at most LOC
         pause
     done
 }
+
+# ---- what package work changes, written down even if it is cut off half way
+
+packages_begin() { # before a transaction: what is there. It is kept until the receipts are written, be it by another run
+    [ "$RECEIPTS" != /dev/null ] || return 0
+    packages_settle
+    rm -rf "$STATE/pending.new"
+    (umask 077 && mkdir "$STATE/pending.new") && packages_everything >"$STATE/pending.new/packages"
+    accounts_now >"$STATE/pending.new/accounts"
+    # a program may make its directory only when it runs
+    for packages_dir in /etc/cni /etc/cni/net.d /etc/cdi /etc/docker /etc/containerd /opt/cni /opt/containerd /opt/containerd/bin /opt/containerd/lib; do
+        [ -d "$ROOT$packages_dir" ] || printf '%s\n' "$packages_dir"
+    done >"$STATE/pending.new/no-directory"
+    printf '%s\n' "$RUN" >"$STATE/pending.new/run" && mv "$STATE/pending.new" "$STATE/pending"
+}
+
+packages_settle() { # write down what has changed since packages_begin
+    [ -d "$STATE/pending" ] || return 0
+    pending_lines >"$WORK/pending.lines"
+    (umask 077 && cat "$WORK/pending.lines" >>"$RECEIPTS")
+    rm -rf "$STATE/pending"
+}
+
+pending_lines() { # the receipts of package work that has begun and is not written down yet
+    [ -s "$STATE/pending/run" ] || return 0
+    IFS= read -r pending_run <"$STATE/pending/run"
+    packages_everything >"$WORK/pending.packages"
+    awk -v run="$pending_run" '
+        function there() { return $3 != "config-files" && $3 != "not-installed" }
+        FILENAME == ARGV[1] { if (there()) { old[$1] = $2; had[$1 " " $2] = 1 } else settings[$1] = "\tsettings"; next }
+        there() { now[$1] = 1; if (!(($1 " " $2) in had)) print run "\tpackage\t" $1 "\t" $2 "\t" old[$1] settings[$1] }
+        END { for (name in old) if (!(name in now)) print run "\tremoved\t" name "\t" old[name] }' "$STATE/pending/packages" "$WORK/pending.packages"
+    accounts_now | grep -Fvx -f "$STATE/pending/accounts" | while read -r pending_kind pending_name; do
+        printf '%s\tmade-%s\t%s\n' "$pending_run" "$pending_kind" "$pending_name"
+    done
+    while IFS= read -r pending_dir; do printf '%s\tdirectory\t%s\n' "$pending_run" "$pending_dir"; done <"$STATE/pending/no-directory"
+}
+
+accounts_now() { # one line for each group and each user of this machine's own files
+    for accounts_kind in group passwd; do
+        sed -n "s/^\([^:+-][^:]*\):.*/$accounts_kind \1/p" "$ROOT/etc/$accounts_kind" 2>/dev/null
+    done | sort
+}

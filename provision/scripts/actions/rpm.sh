@@ -182,6 +182,7 @@ rpm_refresh() { # ID PATH: fetch this repository's index, and no other
         return 1
     fi
     sha256 "$ROOT$rpm_refresh_path" >"$(rpm_mark "$rpm_refresh_id")"
+    receipt index "$rpm_refresh_id"
     while IFS= read -r rpm_refresh_key; do receipt key "$rpm_refresh_key"; done <"$WORK/rpm.imported"
 }
 
@@ -303,32 +304,22 @@ rpm_install() {
     wait_for_others rpm_busy || return 1
     own_holds >"$WORK/rpm.holds"
     while IFS= read -r rpm_word; do hold_release "$rpm_word" || return 1; done <"$WORK/rpm.holds"
-    rpm_everything >"$WORK/rpm.before"
+    packages_begin
     rpm_install_rc=0
     set -f
     # shellcheck disable=SC2046  # names and streams hold no blanks; the renderer refuses others
     { modules_enable $(cat "$WORK/rpm.modules") && rpm_carry_out; } || rpm_install_rc=$?
     set +f
     [ "$rpm_install_rc" = 0 ] || put_back
-    rpm_receipts
+    packages_settle
     while IFS= read -r rpm_word; do
         has_no_package "$rpm_word" || hold_set "$rpm_word" || return 1
     done <"$WORK/rpm.holds"
     return "$rpm_install_rc"
 }
 
-rpm_everything() { # NAME EPOCH:VERSION-RELEASE of all that is installed
+packages_everything() { # NAME EPOCH:VERSION-RELEASE of all that is installed
     rpm -qa --qf '%{NAME} %{EPOCHNUM}:%{VERSION}-%{RELEASE}\n' | grep -v '^gpg-pubkey ' | sort
-}
-
-rpm_receipts() { # what has changed since rpm.before
-    rpm_everything >"$WORK/rpm.after"
-    awk 'FILENAME ~ /before$/ { old[$1] = $2; had[$0] = 1; next }
-        !($0 in had) { print "package " $1 " " $2 " " old[$1] }' "$WORK/rpm.before" "$WORK/rpm.after" >"$WORK/rpm.changed"
-    awk 'FILENAME ~ /after$/ { new[$1] = 1; next } !($1 in new) { print "removed " $1 }' "$WORK/rpm.after" "$WORK/rpm.before" >>"$WORK/rpm.changed"
-    while read -r rpm_kind rpm_name rpm_new rpm_old; do
-        if [ "$rpm_kind" = package ]; then receipt package "$rpm_name" "$rpm_new" "$rpm_old"; else receipt removed "$rpm_name"; fi
-    done <"$WORK/rpm.changed"
 }
 
 rpm_words() { # install|remove FLAG: the arguments of that transaction, one a line
@@ -578,15 +569,37 @@ own_holds() { # the holds on packages of this transaction that an earlier run of
 
 packages_change() { rpm_install no no -- -- "$@"; } # INSTALL... -- REMOVE...
 
-keys_left() { # the keys that these runs have made rpm trust
-    receipts_of key | sort -u | while IFS= read -r keys_left_print; do
-        ! has_key "$keys_left_print" || printf '%s\n' "$keys_left_print"
-    done
+package_purged() { return 0; } # rpm knows no half removed packages
+
+packages_purge() { :; }
+
+package_told() { # NAME: NAME STATE VERSION CONFFILES
+    package_told_version=$(package_versions "$1" | tail -n 1) || return 0
+    [ -z "$package_told_version" ] || printf '%s\tinstalled\t%s\tclean\n' "$1" "$package_told_version"
 }
 
-keys_take_back() {
-    keys_left >"$WORK/rollback.keys"
-    while IFS= read -r keys_word; do
-        key_delete "$keys_word" || { why "the key $keys_word cannot be removed from rpm's own"; return 1; }
-    done <"$WORK/rollback.keys"
+rpm_listed() { # NAME: NAME EPOCH:VERSION-RELEASE of what is not installed, out of a list of NAME.ARCH, version and repository
+    awk -v name="$1" 'index($1, name ".") == 1 && NF >= 3 && $3 !~ /^@/ { print name, (index($2, ":") ? $2 : "0:" $2) }'
 }
+
+packages_offered() { # FILE of names: NAME VERSION of what the sources have, as far as that is known without fetching anything
+    rpm_manager || return 0
+    while IFS= read -r packages_offered_name; do
+        case $RPM_KIND in
+            dnf | dnf5)
+                # dnf 4 ends each line by itself, dnf 5 does as it is told
+                "$RPM_TOOL" -q -C repoquery --qf '%{name} %{epoch}:%{version}-%{release}\n' "$packages_offered_name" 2>/dev/null </dev/null
+                ;;
+            zypper)
+                "$RPM_TOOL" --no-refresh --non-interactive --xmlout search -s --match-exact --type package "$packages_offered_name" 2>/dev/null |
+                    sed -n 's/.*<solvable .*edition="\([^"]*\)".*/\1/p' | sed -e '/:/!s/^/0:/' -e "s/^/$packages_offered_name /"
+                ;;
+            yum) "$RPM_TOOL" -q -C --showduplicates list available "$packages_offered_name" 2>/dev/null </dev/null | rpm_listed "$packages_offered_name" ;;
+            tdnf) "$RPM_TOOL" list "$packages_offered_name" 2>/dev/null </dev/null | rpm_listed "$packages_offered_name" ;;
+        esac | awk -v name="$packages_offered_name" '$1 == name { print name "\t" $2 }'
+    done <"$1" | sort -u
+}
+
+packages_in_the_way() { :; } # the transaction itself says so before it begins
+
+manager_name() { rpm_manager && printf '%s %s' "$RPM_KIND" "$(uname -m)"; }

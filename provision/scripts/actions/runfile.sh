@@ -69,15 +69,9 @@ runfile_install() { # VERSION URL SHA256 COMPILER(or nothing) OPTION...
 
 # What a rollback needs.
 
-runfiles_added() { # the version that a run of ours has put here and that is still the one that is here
-    receipts_of runfile | sort -u | while IFS= read -r runfiles_version; do
-        if runfile_there "$runfiles_version"; then printf '%s\n' "$runfiles_version"; fi
-    done
-}
+back_runfile_done() { ! runfile_there "$1"; } # VERSION
 
-no_runfiles() { [ -z "$(runfiles_added)" ]; }
-
-take_back_runfiles() {
+back_runfile() { # VERSION
     # what is in use stays loaded: a container may be at work, and the files go all the same
     if service_active nvidia-persistenced.service; then service_do stop nvidia-persistenced.service; fi
     if ! "$ROOT/usr/bin/nvidia-uninstall" --silent --skip-module-unload </dev/null; then

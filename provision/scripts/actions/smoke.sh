@@ -53,6 +53,7 @@ smoke_embedded() { # sets SMOKE_IMAGE to an image made from this host's own file
         --change 'ENV NVIDIA_DRIVER_CAPABILITIES=utility,compute' --change 'LABEL mlhost.smoke=1' \
         "$WORK/smoke.tar" "$SMOKE_IMAGE" >"$WORK/smoke.out" 2>&1 || { smoke_why "docker import of the smoke image failed"; return 1; }
     SMOKE_ID=$(grep '^sha256:' "$WORK/smoke.out" | tail -n 1)
+    receipt image mlhost/smoke
     rm -f "$WORK/smoke.tar"
     # those of an older C library have no use any more
     while read -r smoke_old smoke_id; do docker image rm "$smoke_old" </dev/null >/dev/null 2>&1; done <"$WORK/smoke.images"

@@ -13,7 +13,7 @@ verify() { # WRITE-PROOF(yes|no) IMAGE GPUS REQUEST
     HOME=${HOME:-/root} DOCKER_HOST=unix:///var/run/docker.sock
     export LC_ALL PATH HOME DOCKER_HOST
     unset DOCKER_CONTEXT
-    RUN=verify ITEM=verify
+    RUN=verify ITEM=verify RECEIPTS=/dev/null
     MLHOST_EVENTS=${MLHOST_EVENTS:-/dev/null}
     WORK=$(mktemp -d "${TMPDIR:-/tmp}/mlhost.XXXXXX") || return 1
     trap 'rm -rf "$WORK"' EXIT

@@ -104,3 +104,13 @@ follow() { # EVENTS-OFFSET LOG-OFFSET: until the run has ended and everything is
         sleep "$follow_sleep"
     done
 }
+
+follow_by_hand() { # a script that somebody runs by hand keeps no journal: all there is to tell is when it is over
+    follow_quiet=0
+    while [ "$(value_of run "$STATE/lock")" = "$RUN" ] && lock_live; do
+        if [ "$((follow_quiet % 10))" = 0 ]; then frame H; fi
+        follow_quiet=$((follow_quiet + 1))
+        sleep 1
+    done
+    frame "R	0"
+}
