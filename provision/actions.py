@@ -201,12 +201,14 @@ class Command:
     """A user's own step: `check` exits 0 when nothing is to be done, `change` makes it so, `undo` takes it back. POSIX sh texts.
 
     After `undo`, `check` must fail. Without `undo` a rollback says that what the step did stays; `:` says that there is nothing to be taken back.
+    `needs` names the parts of provision/scripts/actions whose functions the texts call; a user's step has no business with them.
     """
 
     check: str
     change: str
     undo: str = ""
     env: tuple[tuple[str, str], ...] = field(default=())
+    needs: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from provision.errors import Failed
 from provision.journal import Ended, Event, Locked, LogLine, Reader, Refusal
 from provision.model import Outcome, Run
 from provision.progress import Progress
+from provision.remedies import remedy
 from provision.sh import Sh
 from provision.transport import Transport
 from provision.transport.errors import TimedOut, WireError
@@ -168,7 +169,9 @@ def _listen(
             continue
         last_heard = time.monotonic()
         if listener.refusal:
-            raise Failed(f"{transport.name}: {listener.refusal}", "Put that right on the host, then run the same command again.")
+            known = remedy(listener.refusal)
+            fix = f"The {known.layer}: {known.fix}" if known else "Put that right on the host, then run the same command again."
+            raise Failed(f"{transport.name}: {listener.refusal}", fix)
         if listener.locked is not None and not listener.ended:
             raise _busy(transport, listener.locked)
         if listener.ended and followed.rc is not None:

@@ -30,6 +30,7 @@ REQUESTS = ("cdi", "gpus", "runtime")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*(:[a-z0-9-]+)?", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9.+:~-]+\*?|\*", re.ASCII)
 _APT = ("others", "apt")
+_ALWAYS = ("prelude.sh", "happened.sh")
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]+", re.ASCII)
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
@@ -62,7 +63,7 @@ def stage(plan: Plan, *, run_id: str, proxy: str = "", no_proxy: str = "", lock_
         for number, (item, body) in enumerate(zip(items, bodies), 1)
     ]
     fragments = list(dict.fromkeys(name for body in bodies for name in body.fragments))
-    prelude = "\n".join([shtext.fragment("prelude.sh"), *map(_fragment, fragments)])
+    prelude = "\n".join([*map(shtext.fragment, _ALWAYS), *map(_fragment, fragments)])
     if "others" in fragments:
         prelude += f"\nLOCK_WAIT=${{MLHOST_LOCK_WAIT:-{int(lock_wait)}}}\n"
     return template(
@@ -276,9 +277,9 @@ def _command(action: actions.Command) -> Bodies:
         return Sh("(\n" + "".join(exports) + f"    eval {join([text])}\n)")
 
     if action.undo == ":":
-        return Bodies(body(action.check), body(action.change))
+        return Bodies(body(action.check), body(action.change), action.needs)
     keep = shtext.call("undo_keep", _undo_script(action, "".join(exports)) if action.undo else "")
-    return Bodies(body(action.check), shtext.every([body(action.change), keep]))
+    return Bodies(body(action.check), shtext.every([body(action.change), keep]), action.needs)
 
 
 def _undo_script(action: actions.Command, exports: str) -> str:

@@ -36,7 +36,7 @@ def either() -> str:
 def lookback() -> Sh:
     """The read-only script, for `sh -s -- MARK`, whose answer `provision.traces` reads."""
     names = (name for name in _FRAGMENTS if name != EITHER)
-    parts = [shtext.fragment("prelude.sh"), either(), *(shtext.fragment(f"actions/{name}.sh") for name in names)]
+    parts = [shtext.fragment("prelude.sh"), shtext.fragment("happened.sh"), either(), *(shtext.fragment(f"actions/{name}.sh") for name in names)]
     return Sh("\n".join([*parts, shtext.fragment("lookback.sh"), 'lookback "$@" </dev/null\n']))
 
 

@@ -233,11 +233,14 @@ class _Work:
             return None
         if followed.rc in (render.REBOOT_NOW, render.REBOOT_NEEDED):
             return self.reboot(facts, decided, followed)
+        from provision.remedies import remedy
+
+        known = remedy(followed.reason())
         return self.report(
             "failed",
             followed.reason(),
-            "The log on the host has the whole story: "
-            f"/var/lib/mlhost/runs/{followed.run_id}/log. "
+            (f"The {known.layer}: {known.fix} " if known else "")
+            + f"The log on the host has the whole story: /var/lib/mlhost/runs/{followed.run_id}/log. "
             "Put it right and run the same command again; what was done stays done.",
         )
 

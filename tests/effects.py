@@ -226,7 +226,7 @@ def _command(facts: Facts, action: actions.Command) -> Facts:
     if "cdi" in action.change:
         driver = facts.nvidia.driver_version if facts.nvidia else ""
         return replace(facts, toolkit=replace(facts.toolkit, cdi_specs={"/var/run/cdi/nvidia.yaml": driver}))
-    if "--configure -a" in action.change:
+    if action.change == "dpkg_repair":
         whole = {
             n: replace(p, status="installed") if p.status != "config-files" else p for n, p in (facts.packages or {}).items()
         }

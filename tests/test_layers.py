@@ -17,7 +17,7 @@ LAYERS = (
     ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),
     ("steps",),
     ("plan", "layers", "backplan"),
-    ("render", "render_rpm", "render_back", "journal", "report", "keys", "reach", "imageconfig", "doctor", "redaction"),
+    ("render", "render_rpm", "render_back", "journal", "report", "remedies", "keys", "reach", "imageconfig", "doctor", "redaction"),
     ("transport", "progress"),
     ("follow", "reboot", "look"),
     ("run",),
@@ -28,7 +28,7 @@ LAYERS = (
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan")
+PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies")
 
 
 def unit(path: Path) -> str:

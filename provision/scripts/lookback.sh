@@ -142,7 +142,10 @@ lookback() { # MARK [INSTALL... -- REMOVE...]: with packages only what would be 
         return 0
     fi
     # package work that was cut off has no receipts yet; what it has changed is told all the same
-    look_pending=$(pending_lines 2>/dev/null)
+    look_pending=$(
+        intended_lines
+        pending_lines 2>/dev/null
+    )
     if [ -n "$look_pending" ]; then
         printf '%s\n' "$look_pending" >>"$WORK/receipts"
         emit pending 0 "$look_pending"

@@ -4,7 +4,7 @@
 ROOT=${MLHOST_ROOT:-}
 STATE=${MLHOST_STATE:-$ROOT/var/lib/mlhost}
 RECEIPTS=$STATE/receipts
-RC=0 ITEM=- STOPPED='' TOGETHER='' WORK=''
+RC=0 ITEM=- STOPPED='' TOGETHER='' WORK='' WHY=''
 
 now() {
     # busybox's date may know no fraction of a second and then says %N
@@ -33,7 +33,9 @@ event() { # KIND ITEM [DETAIL]: one line for the journal, or for a person when n
 note() { event note "$ITEM" "$1"; }
 
 why() { # TEXT: the reason of the failure that is about to be returned
-    printf '%s\n' "$1" >"$WORK/why"
+    # the file outlives a subshell, the variable a full disk
+    WHY=$1
+    { printf '%s\n' "$1" >"$WORK/why"; } 2>/dev/null
     printf 'mlhost: %s: %s\n' "$ITEM" "$1" >&2
     return 1
 }
@@ -41,6 +43,8 @@ why() { # TEXT: the reason of the failure that is about to be returned
 reason() { # the reason given last, or where to look
     if [ -s "$WORK/why" ]; then
         tail -n 1 "$WORK/why"
+    elif [ -n "$WHY" ]; then
+        printf '%s' "$WHY"
     else
         printf 'a command failed, its last words are in the log'
     fi
@@ -50,6 +54,48 @@ receipt() { # WORD...: what was changed, for a later rollback
     receipt_line=$RUN
     for receipt_word in "$@"; do receipt_line="$receipt_line	$receipt_word"; done
     (umask 077 && printf '%s\n' "$receipt_line" >>"$RECEIPTS")
+}
+
+# A script that is killed, or whose machine loses its power, writes no receipt. So what it is about to do is on the disk before it is done; whoever
+# comes next (`begin`, also a rollback's) asks whether it came to it: happened_KIND, in happened.sh.
+
+disk_says() { # DIRECTORY: why nothing can be written there, in the system's own words; nothing if something can
+    disk_says_at=$1
+    until [ -d "$disk_says_at" ]; do disk_says_at=$(dirname "$disk_says_at"); done
+    disk_says_text=$({ head -c 65536 /dev/zero >"$disk_says_at/.mlhost.try"; } 2>&1)
+    rm -f "$disk_says_at/.mlhost.try"
+    [ -z "$disk_says_text" ] || printf ': %s' "${disk_says_text##*: }"
+}
+
+durable() { sync "$1" 2>/dev/null || sync; } # FILE: on the disk itself; old versions of sync know only all files
+
+intend() { # WORD...: what is about to be changed, in the words of its receipt
+    intend_line=$1
+    shift
+    for intend_word in "$@"; do intend_line="$intend_line	$intend_word"; done
+    printf '%s\n' "$intend_line" | intend_lines
+}
+
+intend_lines() { # the same for many receipts at once, from stdin
+    [ "$RECEIPTS" != /dev/null ] || { cat >/dev/null; return 0; }
+    if (umask 077 && sed "s/^/$RUN	/" >>"$STATE/intended") && durable "$STATE/intended"; then return 0; fi
+    why "cannot write $STATE/intended"
+}
+
+half_written() { # what a killed script was about to put in its place goes
+    sed -n 's/^[^	]*	file	\([^	]*\)	.*/\1/p' "$STATE/intended" 2>/dev/null | while IFS= read -r half_written_path; do
+        rm -f "$(dirname "$(real "$ROOT$half_written_path")")"/.mlhost.*
+    done
+}
+
+settle() { # what was intended and has happened gets its receipt, if it has none
+    [ -s "$STATE/intended" ] || return 0
+    intended_lines >"$WORK/intended"
+    if [ -s "$WORK/intended" ]; then
+        (umask 077 && cat "$WORK/intended" >>"$RECEIPTS")
+    fi
+    [ ! -f "$RECEIPTS" ] || durable "$RECEIPTS"
+    rm -f "$STATE/intended"
 }
 
 bounded() { # SECONDS COMMAND...
@@ -116,7 +162,11 @@ keep_file() { # FILE: remember it as it is now, so that put_back can restore it;
     printf '%s\t%s\t%s\n' "$keep_state" "$keep_copy" "$1" >>"$WORK/kept"
     if [ -e "$keep_backup" ] || [ -L "$keep_backup" ] || [ -e "$keep_backup.mlhost-absent" ]; then return 0; fi
     (umask 077 && mkdir -p "$(dirname "$keep_backup")") || return 1
-    if [ "$keep_state" = present ]; then cp -pP "$1" "$keep_backup"; else : >"$keep_backup.mlhost-absent"; fi
+    if [ "$keep_state" = absent ]; then
+        : >"$keep_backup.mlhost-absent"
+    else
+        cp -pP "$1" "$keep_backup.new" && { [ -L "$1" ] || durable "$keep_backup.new"; } && mv -f "$keep_backup.new" "$keep_backup"
+    fi
 }
 
 keep() { keep_file "$(real "$ROOT$1")"; }
@@ -132,7 +182,7 @@ put_back() { # everything kept since kept_none is as it was
             rm -f "$put_back_file" || put_back_rc=1
         else
             put_back_temp=$(dirname "$put_back_file")/.mlhost.back.$$
-            cp -pP "$put_back_copy" "$put_back_temp" && mv -f "$put_back_temp" "$put_back_file" && relabel "$put_back_file" || put_back_rc=1
+            cp -pP "$put_back_copy" "$put_back_temp" && durable "$put_back_temp" && mv -f "$put_back_temp" "$put_back_file" && relabel "$put_back_file" || put_back_rc=1
         fi
     done <"$WORK/kept.reversed"
     kept_none
@@ -151,6 +201,7 @@ make_directory() { # PATH under the root: with what is missing above it, each of
 $make_directory_new"
         make_directory_at=$(dirname "$make_directory_at")
     done
+    [ -z "$make_directory_new" ] || printf '%s' "$make_directory_new" | sed "s,^$ROOT,directory	," | intend_lines || return 1
     mkdir -p "$1" || return 1
     [ -z "$make_directory_new" ] || printf '%s' "$make_directory_new" | while IFS= read -r make_directory_at; do
         receipt directory "${make_directory_at#"$ROOT"}"
@@ -160,19 +211,19 @@ $make_directory_new"
 put() { # PATH MODE OWNER CONTENT [base64]: the file has this content, at once or not at all
     put_file=$(real "$ROOT$1")
     put_dir=$(dirname "$put_file")
-    make_directory "$put_dir" || return 1
-    keep "$1" || { [ -s "$WORK/why" ] || why "cannot keep a copy of $1"; return 1; }
-    put_temp=$(mktemp "$put_dir/.mlhost.XXXXXX") || return 1
-    if decoded "$4" "${5:-}" >"$put_temp" && own "$3" "$put_temp" && chmod "$2" "$put_temp"; then
-        sync "$put_temp" 2>/dev/null || sync
-        if mv -f "$put_temp" "$put_file"; then
-            relabel "$put_dir" "$put_file"
-            receipt file "$1" "$(sha256 "$put_file")"
-            return 0
-        fi
+    put_sum=$(decoded "$4" "${5:-}" | sha256sum)
+    if ! make_directory "$put_dir" || ! keep "$1" || ! intend file "$1" "${put_sum%% *}" || ! put_temp=$(mktemp "$put_dir/.mlhost.XXXXXX"); then
+        [ -n "$(disk_says "$put_dir")" ] || put_dir=$STATE
+        if [ ! -s "$WORK/why" ] || [ -n "$(disk_says "$put_dir")" ]; then why "cannot write $1$(disk_says "$put_dir")"; fi
+        return 1
+    fi
+    if decoded "$4" "${5:-}" >"$put_temp" && own "$3" "$put_temp" && chmod "$2" "$put_temp" && durable "$put_temp" && mv -f "$put_temp" "$put_file"; then
+        relabel "$put_dir" "$put_file"
+        receipt file "$1" "${put_sum%% *}"
+        return 0
     fi
     rm -f "$put_temp"
-    why "cannot write $1"
+    why "cannot write $1$(disk_says "$put_dir")"
 }
 
 undo_keep() { # TEXT: how to take back what this item has done, for a rollback; its owner alone may read it. Nothing: it cannot be
@@ -193,8 +244,8 @@ own() { # OWNER FILE; only root can, and an image is also baked without being ro
 aside() { # PATH...: moved into the run's backup
     for aside_path in "$@"; do
         if has_no_file "$aside_path"; then continue; fi
-        if ! keep_file "$ROOT$aside_path" || ! rm -f "$ROOT$aside_path"; then
-            [ -s "$WORK/why" ] || why "cannot move $aside_path aside"
+        if ! keep_file "$ROOT$aside_path" || ! intend aside "$aside_path" || ! rm -f "$ROOT$aside_path"; then
+            [ -s "$WORK/why" ] || why "cannot move $aside_path aside$(disk_says "$(dirname "$ROOT$aside_path")")"
             return 1
         fi
         receipt aside "$aside_path"
@@ -253,14 +304,22 @@ begin() { # RUN HOST
     # hashes of files with passwords are in them
     if [ -e "$RECEIPTS" ]; then chmod 0600 "$RECEIPTS"; fi
     if [ -z "${MLHOST_EVENTS:-}" ]; then by_hand || return 1; fi
-    # left behind by a run that was killed
-    find "$STATE" -maxdepth 1 -name 'work.*' -mtime +1 -exec rm -rf {} +
-    WORK=$(mktemp -d "$STATE/work.XXXXXX") || return 1
+    begin_boot=''
+    { IFS= read -r begin_boot <"$ROOT/proc/sys/kernel/random/boot_id"; } 2>/dev/null
+    begin_work=$STATE/work.${begin_boot%%-*}
+    for begin_left in "$STATE"/work.*; do
+        # left behind by a script that was killed: its process is gone, or of another boot
+        begin_pid=${begin_left#"$begin_work."}
+        if [ "$begin_pid" = "$begin_left" ] || ! kill -0 "${begin_pid%%.*}" 2>/dev/null; then rm -rf "$begin_left"; fi
+    done
+    WORK=$(mktemp -d "$begin_work.$$.XXXXXX") || return 1
     trap 'rm -rf "$WORK"; by_hand_over' EXIT
     trap '' HUP
     : >"$WORK/why"
     kept_none
     event begin - "$2, run $RUN"
+    half_written
+    settle
 }
 
 stop() { # ITEM REASON
@@ -278,6 +337,7 @@ item() { # NUMBER ITEM TITLE: check, change, the same check again
     fi
     ITEM=$2
     : >"$WORK/why"
+    WHY=''
     event start "$2" "$3"
     if "check_$1"; then
         case " $TOGETHER " in
@@ -290,6 +350,7 @@ item() { # NUMBER ITEM TITLE: check, change, the same check again
     kept_none
     item_rc=0
     "change_$1" || item_rc=$?
+    settle
     case $item_rc in
         0) ;;
         75 | 76)

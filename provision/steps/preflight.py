@@ -21,8 +21,8 @@ MIN_INODES = 20_000
 KIB, GB = 1024, 1_000_000_000
 BROKEN = ("half-configured", "half-installed", "unpacked", "triggers-pending", "triggers-awaited", "reinst-required")
 
-REPAIR_CHECK = "[ -z \"$(dpkg --audit 2>/dev/null)\" ] && ! ls /var/lib/dpkg/updates 2>/dev/null | grep -q '^[0-9]'"
-REPAIR_CHANGE = "DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a"
+# With the functions of every transaction, which also wait for the dpkg that a killed script has left running.
+DPKG_REPAIR = Command("dpkg_sound", "dpkg_repair", undo=":", needs=("others", "apt"))
 
 
 def system(facts: Facts, allow_container: bool) -> tuple[Problem, ...]:
@@ -119,8 +119,7 @@ def _dpkg(ctx: Context) -> tuple[Item | None, tuple[Problem, ...]]:
         return refused(STEP, "command", problem, REPAIR, expected), (problem,)
     by = " by an earlier run of mlhost" if own else ""
     why = f"{names} was left half done{by}; dpkg finishes it first"
-    action = Command(REPAIR_CHECK, REPAIR_CHANGE, undo=":")
-    return Item("preflight/dpkg", STEP, "command", CHANGE, why, expected, {"dpkg": names}, action, phase=REPAIR), ()
+    return Item("preflight/dpkg", STEP, "command", CHANGE, why, expected, {"dpkg": names}, DPKG_REPAIR, phase=REPAIR), ()
 
 
 def before(ctx: Context, items: Iterable[Item], urls: tuple[str, ...]) -> tuple[Problem, ...]:

@@ -46,7 +46,11 @@ apt_try() { # COMMAND...: with a wait before it, again when somebody was faster
 }
 
 apt_why() { # TEXT: with apt's own first complaint
-    apt_why_line=$(grep -E '^E: ' "$WORK/apt.out" | grep -Ev 'Some index files failed|^E: Sub-process' | head -n 1)
+    # who was in the way has been told already
+    case $(reason) in waited*) return 1 ;; esac
+    # whatever else it says, it comes of that
+    apt_why_line=$(grep -E 'No space left on device|Read-only file system|enough free space' "$WORK/apt.out" | head -n 1 | sed 's/^ *//')
+    [ -n "$apt_why_line" ] || apt_why_line=$(grep -E '^E: ' "$WORK/apt.out" | grep -Ev 'Some index files failed|^E: Sub-process' | head -n 1)
     case $apt_why_line in
         *'held broken packages'* | *'unmet dependencies'* | '')
             # which package, and what it lacks, says more than that there is something
@@ -115,11 +119,35 @@ has_no_package() { # NAME...
     done
 }
 
+# shellcheck disable=SC2016  # dpkg's own placeholder
+dpkg_sound() { # no package is half done. `dpkg --audit` would also name those that merely lack checksums, which no repair gives them
+    [ -z "$(find "$ROOT/var/lib/dpkg/updates" -type f -name '[0-9]*' 2>/dev/null | head -n 1)" ] &&
+        ! dpkg-query -W -f '${db:Status-Abbrev}\n' 2>/dev/null | grep -Eq '^.[UFHWt]|^..R'
+}
+
+# shellcheck disable=SC2016
 dpkg_repair() { # finish what a killed dpkg left behind; it does nothing where nothing was
-    dpkg_repair_found=$(find "$ROOT/var/lib/dpkg/updates" -type f -name '[0-9]*' 2>/dev/null | head -n 1)
-    if [ -z "$dpkg_repair_found" ] && [ -z "$(dpkg --audit 2>/dev/null)" ]; then return 0; fi
+    apt_wait || return 1
+    if dpkg_sound; then return 0; fi
     note "dpkg was interrupted before; running dpkg --configure -a"
-    apt_try dpkg --force-confdef --force-confold --configure -a || apt_why "dpkg --configure -a failed"
+    dpkg_repair_rc=0
+    apt_try dpkg --force-confdef --force-confold --configure -a || dpkg_repair_rc=$?
+    if [ "$dpkg_repair_rc" != 0 ] || ! dpkg_sound; then dpkg_again || return 1; fi
+    # only now is it known what the transaction that was cut off has brought
+    packages_settle
+}
+
+dpkg_again() { # install what is half installed
+    # what was cut off while it was unpacked can only be unpacked again
+    dpkg-query -W -f '${db:Status-Abbrev} ${binary:Package}\n' 2>/dev/null | sed -n 's/^..R *//p' >"$WORK/apt.half"
+    note "cut off while they were unpacked, so they are installed again: $(tr '\n' ' ' <"$WORK/apt.half")"
+    dpkg_reinstall || { apt_update_all && dpkg_reinstall; } || apt_why "what was left half installed cannot be installed again"
+}
+
+dpkg_reinstall() {
+    # shellcheck disable=SC2046  # package names hold no blanks
+    [ ! -s "$WORK/apt.half" ] || apt_try apt_transaction --no-remove --reinstall install $(cat "$WORK/apt.half") || return 1
+    dpkg_sound || apt_try apt_transaction --no-remove --fix-broken install
 }
 
 apt_transaction() { # ARGUMENT...: apt-get install with the options of every transaction
@@ -176,7 +204,7 @@ apt_install() { # RECOMMENDS(yes|no) INSTALL... -- REMOVE...: one transaction th
     # shellcheck disable=SC2046  # package names and versions hold no blanks; the renderer refuses others
     set -- install ${APT_DOWNGRADES:+"$APT_DOWNGRADES"} "$apt_install_recommends" $(cat "$WORK/apt.args")
     set +f
-    apt_wait && dpkg_repair || return 1
+    dpkg_repair || return 1
     : >"$WORK/apt.holds"
     if grep -q '	hold	' "$STATE/receipts" 2>/dev/null; then own_holds >"$WORK/apt.holds"; fi
     own_holds_set unhold || return 1
@@ -259,13 +287,15 @@ held() { # NAME...
 }
 
 hold() { # NAME...
+    intend hold "$@" || return 1
     apt-mark hold "$@" || { why "apt-mark hold failed"; return 1; }
     receipt hold "$@"
 }
 
 packages_everything() { # NAME VERSION STATE of all that dpkg knows of
     # shellcheck disable=SC2016  # dpkg's own placeholder
-    dpkg-query -W -f '${binary:Package} ${Version} ${db:Status-Status}\n' 2>/dev/null
+    # one that was cut off while it was unpacked has no version yet
+    dpkg-query -W -f '${binary:Package} ${Version} ${db:Status-Status}\n' 2>/dev/null | sed 's/^\([^ ]*\)  /\1 - /'
 }
 
 # What a rollback needs of a package manager; rpm.sh has the same.

@@ -18,6 +18,7 @@ modules_unload() { # NAME...
 modules_load() { # NAME...
     for module_name in "$@"; do
         module_loaded "$module_name" && continue
+        intend module "$module_name" || return 1
         if modprobe "$module_name" >"$WORK/modprobe" 2>&1; then
             receipt module "$module_name"
             continue

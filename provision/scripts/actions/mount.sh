@@ -79,7 +79,7 @@ mount_make() { # DEVICE PATH FILESYSTEM
     put "$MOUNT_PROGRAM" 0755 root:root "$(mount_program)
 " && put "/etc/systemd/system/$mount_name" 0644 root:root "$(mount_unit "$@")
 " && unit_files_changed "/etc/systemd/system/$mount_name" || return 1
-    if ! systemctl is-enabled -q "$mount_name"; then receipt mounted "$mount_name" "$2"; fi
+    if ! systemctl is-enabled -q "$mount_name"; then receipt mounted "$mount_name" "$2" && durable "$RECEIPTS"; fi
     systemctl enable "$mount_name" && systemctl restart "$mount_name" && return 0
     why "$1 cannot be mounted at $2: $(journalctl -u "$mount_name" -n 5 -o cat --no-pager 2>/dev/null | grep mount-disk: | tail -n 1)"
 }

@@ -66,13 +66,16 @@ packages_begin() { # before a transaction: what is there. It is kept until the r
     for packages_dir in /etc/cni /etc/cni/net.d /etc/cdi /etc/docker /etc/containerd /opt/cni /opt/containerd /opt/containerd/bin /opt/containerd/lib; do
         [ -d "$ROOT$packages_dir" ] || printf '%s\n' "$packages_dir"
     done >"$STATE/pending.new/no-directory"
-    printf '%s\n' "$RUN" >"$STATE/pending.new/run" && mv "$STATE/pending.new" "$STATE/pending"
+    printf '%s\n' "$RUN" >"$STATE/pending.new/run"
+    for packages_file in packages accounts no-directory run; do durable "$STATE/pending.new/$packages_file"; done
+    mv "$STATE/pending.new" "$STATE/pending"
 }
 
 packages_settle() { # write down what has changed since packages_begin
     [ -d "$STATE/pending" ] || return 0
     pending_lines >"$WORK/pending.lines"
     (umask 077 && cat "$WORK/pending.lines" >>"$RECEIPTS")
+    durable "$RECEIPTS"
     rm -rf "$STATE/pending"
 }
 

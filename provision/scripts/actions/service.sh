@@ -107,7 +107,7 @@ service_put_back() { # FILE: its newest backup takes its place again
     fi
     if [ -e "$service_backup" ]; then
         service_target=$(real "$ROOT$1")
-        cp -p "$service_backup" "$service_target.mlhost" && mv -f "$service_target.mlhost" "$service_target" && relabel "$service_target"
+        cp -p "$service_backup" "$service_target.mlhost" && durable "$service_target.mlhost" && mv -f "$service_target.mlhost" "$service_target" && relabel "$service_target"
     elif [ -n "$service_backup" ] && [ -e "$service_backup.mlhost-absent" ]; then
         rm -f "$ROOT$1"
     else
@@ -126,11 +126,13 @@ service_change() {
     case $2 in
         yes)
             if ! service_enabled "$1"; then
+                intend enabled "$1" || return 1
                 service_do enable "$1" || { why "cannot enable $1"; return 1; }
                 receipt enabled "$1"
             fi
             ;;
         no)
+            intend disabled "$1" || return 1
             service_do disable "$1" || { why "cannot disable $1"; return 1; }
             receipt disabled "$1"
             ;;
@@ -142,6 +144,7 @@ service_change() {
         if [ "$3" = - ]; then return 0; fi
         service_verb=start
     fi
+    intend service "$1" "$service_verb" || return 1
     if service_do "$service_verb" "$1" && service_answers "$1" "$7"; then
         mkdir -p "$ROOT/run/mlhost" && touch "$(service_loaded "$1")" "$WORK/acted.$1"
         receipt "service" "$1" "$service_verb"

@@ -49,11 +49,12 @@ smoke_embedded() { # sets SMOKE_IMAGE to an image made from this host's own file
         fi
     done <"$WORK/smoke.images"
     tar -C "$WORK/smoke" -cf "$WORK/smoke.tar" . || { why "the smoke image cannot be packed"; return 1; }
+    # before the fact: a receipt too many does no harm, one too few would leave the image behind
+    receipt image mlhost/smoke
     bounded 120 docker import --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
         --change 'ENV NVIDIA_DRIVER_CAPABILITIES=utility,compute' --change 'LABEL mlhost.smoke=1' \
         "$WORK/smoke.tar" "$SMOKE_IMAGE" >"$WORK/smoke.out" 2>&1 || { smoke_why "docker import of the smoke image failed"; return 1; }
     SMOKE_ID=$(grep '^sha256:' "$WORK/smoke.out" | tail -n 1)
-    receipt image mlhost/smoke
     rm -f "$WORK/smoke.tar"
     # those of an older C library have no use any more
     while read -r smoke_old smoke_id; do docker image rm "$smoke_old" </dev/null >/dev/null 2>&1; done <"$WORK/smoke.images"
@@ -174,7 +175,7 @@ smoke_write_proof() { # IMAGE GPUS REQUEST
     smoke_now "$@" >"$WORK/proof"
     [ "$1" = embedded ] || SMOKE_ID=$(docker image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' "$1" 2>/dev/null)
     printf '%s\n' "time=$(date -u +%Y-%m-%dT%H:%M:%SZ)" "uuids=$SMOKE_UUIDS" "reference=$SMOKE_IMAGE" "digest=$SMOKE_ID" >>"$WORK/proof"
-    cp "$WORK/proof" "$STATE/proof.new" && chmod 0644 "$STATE/proof.new" && mv -f "$STATE/proof.new" "$STATE/proof" && return 0
+    cp "$WORK/proof" "$STATE/proof.new" && chmod 0644 "$STATE/proof.new" && durable "$STATE/proof.new" && mv -f "$STATE/proof.new" "$STATE/proof" && return 0
     why "cannot write $STATE/proof"
 }
 

@@ -8,9 +8,9 @@ fail() { # TEXT
 safe_directory() { # PATH MODE: ours alone to write in
     [ ! -L "$1" ] || fail "$1 is a symbolic link; it must be a directory of root"
     # another launch may be making it at this moment
-    [ -d "$1" ] || mkdir "$1" 2>/dev/null || [ -d "$1" ] || fail "cannot make the directory $1"
+    [ -d "$1" ] || mkdir "$1" 2>/dev/null || [ -d "$1" ] || fail "cannot make the directory $1; is the disk full or read-only?"
     [ "$(stat -c %u "$1")" = "$(id -u)" ] || fail "$1 belongs to user $(stat -c %u "$1"); it must belong to root"
-    chmod "$2" "$1" || fail "cannot set the mode of $1"
+    chmod "$2" "$1" || fail "cannot set the mode of $1; is the disk read-only?"
 }
 
 started_by_cloud_init() { # somewhere above this process
@@ -69,7 +69,7 @@ launch() { # FOLLOWED: the run that the caller knows of and would rather follow 
                 # the same launch over a connection that has broken since may still be at it
                 [ "$(value_of run "$STATE/lock")" = "$RUN" ] || locked "$1"
                 ;;
-            *) fail "cannot take the lock $STATE/lock" ;;
+            *) fail "cannot take the lock $STATE/lock; is the disk full or read-only?" ;;
         esac
         launch_left=300
         until [ -e "$DIR/runner" ] || [ -e "$DIR/result" ]; do
