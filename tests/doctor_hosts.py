@@ -29,7 +29,7 @@ def working() -> Sections:
         "deep_make_log": ok(""),
         "deep_settings": ok("net/ipv4/ip_forward=1\nnet/core/bpf_jit_harden=0\napparmor=Y\napparmor_parser=/usr/sbin/apparmor_parser\n"
                             "lockdown=[none] integrity confidentiality\niptables=/usr/sbin/iptables\nuser=ubuntu\nuser_groups=ubuntu docker\nmemory_kb=32000000\n"),
-        "deep_resolve": ok("conf nameserver 127.0.0.53\nname archive.ubuntu.com 0\nname download.docker.com 0\n"),
+        "deep_resolve": ok("conf nameserver 127.0.0.53\nname mirror.example 0\nname download.docker.com 0\n"),
         "deep_nodes": ok("666 root:root /dev/nvidia0\n666 root:root /dev/nvidiactl\n666 root:root /dev/nvidia-uvm\n"),
         "deep_keyrings": ok("755 4096 /etc/apt/keyrings\n"),
         "deep_failed_units": ok(""),
@@ -308,7 +308,7 @@ def modules_gone(sections: Sections) -> None:
 
 
 def no_names(sections: Sections) -> None:
-    sections["deep_resolve"] = ok("conf nameserver 10.0.0.1\nname archive.ubuntu.com 2\nname download.docker.com 2\n")
+    sections["deep_resolve"] = ok("conf nameserver 10.0.0.1\nname mirror.example 2\nname download.docker.com 2\n")
 
 
 def lock(sections: Sections) -> None:
