@@ -46,7 +46,7 @@ echo ==packages
 dpkg-query -W -f '${Package}:${Architecture} ${Version} ${db:Status-Abbrev}\n'
 apt-mark showhold | sed 's/^/held /'
 echo ==units
-systemctl list-unit-files --no-legend --no-pager | awk '{ print $1, $2 }'
+SYSTEMD_BUS_TIMEOUT=600s systemctl list-unit-files --no-legend --no-pager | awk '{ print $1, $2 }'
 """
 
 
@@ -90,6 +90,7 @@ def snapshot(machine: Machine) -> Snapshot:
             files[path] = f"{kind} {mode} {hashes.get(path, target)}"
     assert len(files) > 1000, "this is no whole machine"
     assert packages
+    assert units, "systemd did not answer"
     return Snapshot(files, frozenset(packages.splitlines()), frozenset(units.splitlines()))
 
 

@@ -235,3 +235,18 @@ def test_a_data_directory_that_is_the_whole_machine_loses_nothing(host: Host) ->
     host.write("/tmp/mine", "x")
     host.write("/containers/readme", "x")
     assert looked(host).data == ()
+
+
+def test_a_link_that_enabled_a_unit_goes_with_the_units_package(host: Host) -> None:
+    unit = host.write("/usr/lib/systemd/system/x.service", "[Unit]\n")
+    theirs = host.write("/usr/lib/systemd/system/y.service", "[Unit]\n")
+    wants = host.root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    assert host.run(script(actions.Packages((actions.Package("x"),)))) == 0, host.log
+    (wants / "x.service").symlink_to(unit)
+    (wants / "y.service").symlink_to(theirs)
+    (wants / "gone.service").symlink_to("/nowhere")
+    planned = back.script(back.way_back(looked(host)))
+    # the stub of apt does not know what files a package has
+    assert host.run(planned.replace("    packages_change $(cat", f"    rm -f {unit}; packages_change $(cat")) == 0, host.log
+    assert sorted(path.name for path in wants.iterdir()) == ["gone.service", "y.service"]

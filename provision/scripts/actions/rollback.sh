@@ -49,10 +49,25 @@ back_packages_done() { # INSTALL[=VERSION]... -- REMOVE... -- PURGE... -- ENGINE
 back_packages() { # INSTALL[=VERSION]... -- REMOVE... -- PURGE... -- ENGINE...: PURGE is done after the removal, ENGINE are services that go
     back_split "$@"
     if [ -s "$WORK/back.engine" ]; then back_containers_stop; fi
+    unit_links >"$WORK/back.links"
     # shellcheck disable=SC2046  # names and versions hold no blanks; the renderer refuses others
     packages_change $(cat "$WORK/back.install") -- $(cat "$WORK/back.remove") || return 1
     # shellcheck disable=SC2046
-    [ ! -s "$WORK/back.purge" ] || packages_purge $(cat "$WORK/back.purge")
+    [ ! -s "$WORK/back.purge" ] || packages_purge $(cat "$WORK/back.purge") || return 1
+    # a package may leave the links by which its units were enabled
+    while IFS= read -r back_word; do
+        if [ -L "$back_word" ] && [ ! -e "$back_word" ]; then
+            rm -f "$back_word"
+            rmdir "$(dirname "$back_word")" 2>/dev/null
+        fi
+    done <"$WORK/back.links"
+    return 0
+}
+
+unit_links() { # the links that enable units which are there
+    for unit_link in "$ROOT"/etc/systemd/system/*.wants/* "$ROOT"/etc/systemd/system/*.requires/* "$ROOT"/etc/systemd/system/*.service; do
+        if [ -L "$unit_link" ] && [ -e "$unit_link" ]; then printf '%s\n' "$unit_link"; fi
+    done
 }
 
 back_containers_stop() { # the engine goes: its containers end in order, and stay where they are

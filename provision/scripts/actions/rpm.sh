@@ -521,11 +521,19 @@ held() { # NAME...
     for held_name in "$@"; do grep -Fxq -e "$held_name" "$WORK/rpm.held" || return 1; done
 }
 
+hold_write() { # NAMES: the whole of tdnf's file. The holds have receipts of their own, so the file needs none
+    if [ -z "$1" ]; then
+        rm -f "$ROOT$(hold_file)"
+        return
+    fi
+    (RECEIPTS=/dev/null && put "$(hold_file)" 0644 root:root "$1
+")
+}
+
 hold_set() { # NAME: at the version that is installed
     case $RPM_KIND in
         zypper) rpm_try rpm_tool addlock "$1" ;;
-        tdnf) put "$(hold_file)" 0644 root:root "$({ holds_now; printf '%s\n' "$1"; } | sort -u)
-" ;;
+        tdnf) hold_write "$({ holds_now; printf '%s\n' "$1"; } | sort -u)" ;;
         *) rpm_try rpm_tool versionlock add "$1" ;;
     esac && return 0
     if grep -Eiq 'No such command|Unknown argument|Unknown command' "$WORK/rpm.out"; then
@@ -539,8 +547,7 @@ hold_release() { # NAME
     rpm_manager || return 1
     case $RPM_KIND in
         zypper) rpm_try rpm_tool removelock "$1" ;;
-        tdnf) put "$(hold_file)" 0644 root:root "$(holds_now | grep -Fvx -e "$1")
-" ;;
+        tdnf) hold_write "$(holds_now | grep -Fvx -e "$1")" ;;
         *) rpm_try rpm_tool versionlock delete "$1" ;;
     esac || rpm_why "${RPM_TOOL##*/} cannot release $1"
 }
