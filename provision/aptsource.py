@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from provision.facts.text import lines
 from provision.model import AptSource
 
 _WRITTEN_BY = "# Written by mlhost; changes made here are replaced by its next run."
@@ -103,10 +104,10 @@ def _host(uri: str) -> str:
 
 def without(text: str, repositories: set[str], deb822_form: bool) -> str:
     """A source file's text with the entries for `repositories` (as `normal` gives them) commented out, and everything else as it was."""
-    lines = text.splitlines(keepends=True)
+    rows = lines(text)
     if deb822_form:
-        return "".join(line for paragraph in _paragraphs(lines) for line in _paragraph_without(paragraph, repositories))
-    return "".join(f"# {line}" if _names(line, repositories) else line for line in lines)
+        return "".join(line for paragraph in _paragraphs(rows) for line in _paragraph_without(paragraph, repositories))
+    return "".join(f"# {line}" if _names(line, repositories) else line for line in rows)
 
 
 def _names(line: str, repositories: set[str]) -> bool:

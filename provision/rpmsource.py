@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from provision.aptsource import normal
+from provision.facts.text import lines
 from provision.model import RpmSource
 
 _HEADER = re.compile(r"^\[(?P<id>[^\]]+)\]")
@@ -104,7 +105,7 @@ def switched_on(text: str, section: str) -> str:
 def _lines(text: str) -> Iterable[tuple[str, str]]:
     """Each line with the section that it stands in; a header stands in its own."""
     here = ""
-    for line in text.splitlines(keepends=True):
+    for line in lines(text):
         header = _HEADER.match(line)
         if header:
             here = header["id"]

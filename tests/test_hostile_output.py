@@ -19,6 +19,8 @@ from tests.sshd import Sshd, running_sshd
 
 MEMORY_MB = 200
 
+pytestmark = pytest.mark.slow
+
 # What the login runs in place of anything that is asked for. It knows the mark, as every host does that is asked, and behaves up to there.
 LOGIN = """#!/bin/sh
 while IFS= read -r first; do case $first in 'echo @@'*) break ;; esac; done
@@ -55,7 +57,6 @@ from provision.follow import follow_active
 from provision.progress import NullProgress
 from provision.transport import SshOptions, open_transport
 
-pytestmark = pytest.mark.slow
 target, key, known = sys.argv[1:]
 with open_transport(target, SshOptions(config_file="none", identity_files=(key,), known_hosts_file=known)) as transport:
     try:

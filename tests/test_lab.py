@@ -196,7 +196,7 @@ def test_the_registry_speaks_the_registry_protocol(registry: Registry) -> None:
     with socket.create_connection(("127.0.0.1", registry.port)) as conn:
         conn.sendall(b"GET /v2/_catalog HTTP/1.0\r\n\r\n")
         answer = everything(conn)
-    assert b'{"repositories":[]}' in answer
+    assert b'{"repositories":[' in answer, "what other tests have put there does not matter"
 
 
 @pytest.mark.host
