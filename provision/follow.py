@@ -14,10 +14,12 @@ from provision.progress import Progress
 from provision.remedies import remedy
 from provision.sh import Sh
 from provision.transport import Transport
-from provision.transport.errors import TimedOut, WireError
+from provision.transport.errors import AuthFailed, TimedOut, WireError
 
 # How long a connection that broke during a run is tried again, in seconds; the run itself goes on meanwhile.
 PATIENCE = 900.0
+# The same for a login that fails although an earlier one worked.
+LOGIN_PATIENCE = 60.0
 # How long somebody else's run is waited for, in seconds, where nobody says how long.
 OTHERS = 7200.0
 KEEP_LINES, KEEP_WIDTH = 200, 4000
@@ -74,8 +76,10 @@ class _Listener:
     locked: Locked | None = None
     refusal: str = ""
     ended: bool = False
+    heard: float = 0.0
 
     def __call__(self, data: bytes) -> None:
+        self.heard = time.monotonic()
         for frame in self.reader.feed(data):
             if isinstance(frame, Event):
                 self.event(frame)
@@ -158,7 +162,9 @@ def _listen(
         try:
             result = transport.run(text, sudo=True, timeout=left, on_output=listener)
         except WireError as error:
-            if not error.retryable or time.monotonic() - last_heard > PATIENCE:
+            # who was let in a moment ago, to look, and is hung up on during a later login has most likely lost the line once more
+            patience = PATIENCE if error.retryable else LOGIN_PATIENCE if isinstance(error, AuthFailed) else 0.0
+            if time.monotonic() - max(last_heard, listener.heard) > patience:
                 raise
             progress.wait(transport.name, f"the connection broke ({error.message}); the run goes on, connecting again")
             transport.close()

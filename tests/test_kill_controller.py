@@ -93,7 +93,8 @@ class Reached:
         return Ran(process.returncode, out, err)
 
     def runs(self) -> list[Path]:
-        return sorted((self.host.root / "var/lib/mlhost/runs").glob("*")) if (self.host.root / "var/lib/mlhost/runs").exists() else []
+        """Their folders; one that is being made has another name yet."""
+        return sorted(run for run in (self.host.root / "var/lib/mlhost/runs").glob("*") if run.suffix != ".new")
 
     def wait_for_events(self, number: int, process: subprocess.Popen[str]) -> None:
         """Until the host's journal tells of so many things, or the program has ended."""
