@@ -72,17 +72,17 @@ def _disk(facts: Facts) -> Check:
 
 def _bus(ctx: Context, found: tuple[gpus.Gpu, ...]) -> Check:
     if ctx.facts.nvidia_pci is None:
-        return Check("gpu-bus", "skipped", "the PCI bus could not be read")
+        return Check("pci", "skipped", "the PCI bus could not be read")
     if found:
-        return Check("gpu-bus", "ok", f"{gpus.names(found)} at {', '.join(g.device.address for g in found)}")
+        return Check("pci", "ok", f"{gpus.names(found)} at {', '.join(g.device.address for g in found)}")
     if ctx.spec.gpu == "required":
         fix = "Is this the right instance type? A GPU that was there before and is gone has fallen off the bus: stop and start the machine."
-        return Check("gpu-bus", "failed", "the playbook requires a GPU and there is none on the PCI bus", fix)
-    return Check("gpu-bus", "skipped", "there is no NVIDIA GPU on the PCI bus")
+        return Check("pci", "failed", "the playbook requires a GPU and there is none on the PCI bus", fix)
+    return Check("pci", "skipped", "there is no NVIDIA GPU on the PCI bus")
 
 
 def _module(ctx: Context, found: tuple[gpus.Gpu, ...]) -> Check:
-    nvidia, name = ctx.facts.nvidia, "module"
+    nvidia, name = ctx.facts.nvidia, "kernel-module"
     if nvidia is None:
         return Check(name, "skipped", "the driver could not be looked at")
     if not nvidia.loaded:
@@ -132,7 +132,7 @@ def _smi(ctx: Context, found: tuple[gpus.Gpu, ...]) -> Check:
 
 
 def _persistence(ctx: Context, _found: tuple[gpus.Gpu, ...]) -> Check:
-    unit, name = ctx.facts.units.get("nvidia-persistenced.service"), "persistence"
+    unit, name = ctx.facts.units.get("nvidia-persistenced.service"), "persistenced"
     if not _loaded(unit):
         return Check(name, "skipped", "there is no persistence daemon on this host")
     if unit and unit.active in ACTIVE:
@@ -263,4 +263,4 @@ def _state(unit: Unit | None) -> str:
     return "not installed" if unit is None or unit.load == "not-found" else "masked" if unit.load == "masked" else unit.active
 
 
-_NAMES = {_module: "module", _nodes: "device-nodes", _smi: "nvidia-smi", _persistence: "persistence", _fabric: "fabric"}
+_NAMES = {_module: "kernel-module", _nodes: "device-nodes", _smi: "nvidia-smi", _persistence: "persistenced", _fabric: "fabric"}

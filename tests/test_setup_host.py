@@ -180,7 +180,7 @@ class TestAGpuHostWithDoubles:
         ran = mlhost("verify", gpu_host, "--reload", "--format", "json", settings=fresh.settings())
         checks = {check["id"]: check for check in json.loads(ran.out)["hosts"][0]["checks"]}
         assert ran.code == 0, str(ran)
-        fine = ("system", "disk", "gpu-bus", "device-nodes", "nvidia-smi", "docker", "runtime", "cdi", "container", "container-gpus", "container-runtime")
+        fine = ("system", "disk", "pci", "device-nodes", "nvidia-smi", "docker", "runtime", "cdi", "container", "container-gpus", "container-runtime")
         assert {name: checks[name]["state"] for name in fine} == dict.fromkeys(fine, "ok")
         assert checks["reload-cdi"]["state"] == "ok", checks["reload-cdi"]
 

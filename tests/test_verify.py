@@ -75,25 +75,25 @@ def test_on_a_healthy_host_no_layer_is_broken() -> None:
     checks = judged(healthy())
     assert [c for c in checks.values() if c.state == "failed" and c.id != "plan"] == []
     assert list(checks)[:11] == [
-        "system", "disk", "gpu-bus", "module", "device-nodes", "nvidia-smi", "persistence", "fabric", "docker", "runtime", "cdi"
+        "system", "disk", "pci", "kernel-module", "device-nodes", "nvidia-smi", "persistenced", "fabric", "docker", "runtime", "cdi"
     ]  # fmt: skip
-    assert checks["module"].evidence == f"driver {VERSION} (open) is loaded; module, disk and libraries agree"
+    assert checks["kernel-module"].evidence == f"driver {VERSION} (open) is loaded; module, disk and libraries agree"
     assert checks["next-kernel"].evidence.startswith("the newest kernel, 6.12.48+deb13-cloud-amd64, has an nvidia module")
 
 
 BROKEN: dict[str, tuple[Callable[[Facts], Facts], str, str]] = {
     "a full disk": (lambda f: replace(f, disks={"/": Disk("/", "/", 900_000, 100_000_000)}), "disk", "0.9 GB free"),
     "no inodes": (lambda f: replace(f, disks={"/": Disk("/", "/", 40_000_000, 100_000_000, 12)}), "disk", "12 inodes"),
-    "nouveau in the way": (nvidia(loaded="", loaded_open=None, nouveau_loaded=True, smi_rc=9), "module", "nouveau"),
-    "a module that is not loaded": (nvidia(loaded="", loaded_open=None, smi_rc=9), "module", f"{VERSION} is on disk and not loaded"),
-    "no module at all": (nvidia(loaded="", loaded_open=None, on_disk="", smi_rc=9), "module", "no nvidia module for the running kernel"),
-    "an update under the running module": (nvidia(on_disk="580.130.01"), "module", f"{VERSION} is loaded, 580.130.01 is on disk"),
-    "libraries of another version": (nvidia(driver_version="580.130.01"), "module", "libraries are of 580.130.01"),
+    "nouveau in the way": (nvidia(loaded="", loaded_open=None, nouveau_loaded=True, smi_rc=9), "kernel-module", "nouveau"),
+    "a module that is not loaded": (nvidia(loaded="", loaded_open=None, smi_rc=9), "kernel-module", f"{VERSION} is on disk and not loaded"),
+    "no module at all": (nvidia(loaded="", loaded_open=None, on_disk="", smi_rc=9), "kernel-module", "no nvidia module for the running kernel"),
+    "an update under the running module": (nvidia(on_disk="580.130.01"), "kernel-module", f"{VERSION} is loaded, 580.130.01 is on disk"),
+    "libraries of another version": (nvidia(driver_version="580.130.01"), "kernel-module", "libraries are of 580.130.01"),
     "no node for unified memory": (nvidia(device_nodes=NODES[:2]), "device-nodes", "/dev/nvidia-uvm"),
     "no node of the GPU": (nvidia(device_nodes=NODES[1:]), "device-nodes", "1 node of 1 GPU"),
     "nvidia-smi that fails": (nvidia(smi_rc=255, smi_text="Unable to determine the device handle"), "nvidia-smi", "ends with 255: Unable"),
     "a GPU that the driver does not see": (nvidia(gpus=()), "nvidia-smi", "1 GPU on the PCI bus, and the driver sees 0"),
-    "a dead persistence daemon": (units("nvidia-persistenced.service", active="failed"), "persistence", "failed"),
+    "a dead persistence daemon": (units("nvidia-persistenced.service", active="failed"), "persistenced", "failed"),
     "an NVSwitch without fabric manager": (switched, "fabric", "error 802"),
     "a stopped engine": (docker(server="", error="Cannot connect to the Docker daemon"), "docker", "Cannot connect"),
     "no toolkit": (toolkit(version="", runtime=""), "runtime", "not installed"),
@@ -118,16 +118,16 @@ def test_the_first_broken_layer_is_the_one_that_was_broken(name: str) -> None:
 def test_the_proprietary_module_under_a_gpu_that_needs_the_open_one_is_named() -> None:
     facts = replace(healthy(), nvidia_pci=(gpu("2901"),))
     check = first_broken(nvidia(loaded_open=False)(facts))
-    assert check.id == "module"
+    assert check.id == "kernel-module"
     assert "open" in check.evidence
 
 
 def test_without_a_gpu_its_layers_are_skipped_and_say_so() -> None:
     facts = replace(healthy(), nvidia_pci=())
     checks = judged(facts)
-    assert {checks[name].state for name in ("gpu-bus", "module", "device-nodes", "nvidia-smi", "runtime", "cdi")} == {"skipped"}
-    assert "no NVIDIA GPU" in checks["module"].evidence
-    assert first_broken(facts, Spec(gpu="required")).id == "gpu-bus"
+    assert {checks[name].state for name in ("pci", "kernel-module", "device-nodes", "nvidia-smi", "runtime", "cdi")} == {"skipped"}
+    assert "no NVIDIA GPU" in checks["kernel-module"].evidence
+    assert first_broken(facts, Spec(gpu="required")).id == "pci"
 
 
 def test_logs_and_shm_are_judged_by_what_the_playbook_asks_for() -> None:
