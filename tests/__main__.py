@@ -1,4 +1,4 @@
-"""`sudo python3 -m tests`: everything the tests need, then all of them, the fast ones first and side by side.
+"""`sudo python3 -m tests`: everything the tests need, then all of them: the fast ones first, then namespace hosts and virtual machines side by side.
 
 `--fast` runs those alone; other arguments go to pytest.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 FAST = "not vm and not host and not slow"
@@ -56,12 +57,29 @@ def install() -> None:
                 print(f"tests: {name} cannot be installed here; its tests skip", file=sys.stderr)
 
 
-def pytests(python: str, arguments: list[str]) -> list[list[str]]:
-    """The calls of pytest. The fast tests wait more than they compute, so they have two workers for each core; hosts and machines go one by one."""
+def lanes(python: str, arguments: list[str]) -> list[list[list[str]]]:
+    """The calls of pytest, those of one group side by side. The fast tests wait more than they compute, so they have two workers for each core;
+    after them virtual machines, which are emulated and each keep one core busy, go beside hosts made of namespaces."""
     if arguments and arguments[0] != "--fast":
-        return [[python, "-m", "pytest", *arguments]]
+        return [[[python, "-m", "pytest", *arguments]]]
     fast = [python, "-m", "pytest", "-m", FAST, "-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal", *arguments[1:]]
-    return [fast] if arguments else [fast, [python, "-m", "pytest", "-m", f"not ({FAST})"]]
+    slow = [[python, "-m", "pytest", "-m", marks] for marks in (f"not vm and not ({FAST})", "vm")]
+    return [[fast]] if arguments else [[fast], slow]
+
+
+def run(commands: list[list[str]], environment: dict[str, str]) -> int:
+    """Run commands side by side: the first speaks as it goes, the others once they have ended. 0, or the exit code of one that failed."""
+    quiet = []
+    for command in commands[1:]:
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - read when the command has ended
+        quiet.append((command, said, subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT)))
+    print("== " + " ".join(commands[0][2:]), flush=True)
+    status = subprocess.run(commands[0], env=environment, check=False).returncode
+    for command, said, process in quiet:
+        status = process.wait() or status
+        said.seek(0)
+        print("== " + " ".join(command[2:]), said.read().decode(errors="replace"), sep="\n", flush=True)
+    return status
 
 
 def main() -> int:
@@ -72,9 +90,8 @@ def main() -> int:
     os.chdir(ROOT)
     environment = dict(os.environ, PATH=f"{Path(python).parent}:{os.environ.get('PATH', '')}")
     status = 0
-    for command in ([python, "-m", "ruff", "check", "."], [python, "-m", "mypy"], *pytests(python, sys.argv[1:])):
-        print("== " + " ".join(command[2:]), flush=True)
-        status = subprocess.run(command, env=environment, check=False).returncode or status
+    for group in ([[python, "-m", "ruff", "check", "."]], [[python, "-m", "mypy"]], *lanes(python, sys.argv[1:])):
+        status = run(group, environment) or status
     return status
 
 
