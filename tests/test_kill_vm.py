@@ -6,6 +6,7 @@ What is a double: the vendors' packages and the GPU, as in test_vm.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -32,13 +33,14 @@ while read -r line; do
     case $line in *"$(cat /root/lab-point)"*) pkill -STOP -x dpkg; echo {MARK} >/dev/ttyS0; sleep 600 ;; esac
 done
 """
-# What dpkg reports, and how long it then goes on before the power does: seconds for what a maintainer script does.
-POINTS = (
+# What dpkg reports, and how long it then goes on before the power does: seconds for what a maintainer script does. An emulated machine takes some minutes for
+# each, so that all of them are walked only where they are asked for; DKMS in its middle is what no lighter host has.
+ALL_POINTS = (
     ("status: docker-ce: half-installed", 0.0),
     ("status: docker-ce: half-configured", 1.5),
     ("status: nvidia-kernel-open-dkms: half-configured", 6.0),
 )
-
+POINTS = ALL_POINTS if os.environ.get("MLHOST_KILL_POINTS") == "all" else ALL_POINTS[-1:]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def machine(apt_proxy: CachingProxy, tmp_path_factory: pytest.TempPathFactory) -
         yield vm, [*SETTINGS, *(word for word in vendors.settings(server.guest_url) if word != "--set")]
 
 
-def test_the_power_goes_at_three_points_of_one_set_up(machine: tuple[VM, list[str]]) -> None:
+def test_the_power_goes_in_the_middle_of_package_work(machine: tuple[VM, list[str]]) -> None:
     vm, settings = machine
     for point, seconds in POINTS:
         vm.run("cat >/root/lab-point; sync", user="root", stdin=point)
