@@ -31,7 +31,8 @@ SCHEMA = json.loads((Path(__file__).parent.parent / "provision/data/schema/docto
 SPEC = "/var/run/cdi/nvidia.yaml"
 JSON = "/etc/docker/daemon.json"
 START = "systemctl reset-failed docker containerd 2>/dev/null; systemctl start docker"
-RESTORE = f"cp /root/daemon.json {JSON}; {START}; systemctl restart docker"
+RESTART = "systemctl reset-failed docker containerd 2>/dev/null; systemctl restart docker"  # systemd counts starts, and these are many
+RESTORE = f"cp /root/daemon.json {JSON}; {RESTART}"
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,12 @@ FAULTS = {
     # CDI and the toolkit.
     "a stale CDI specification": Fault("cdi-stale", f"cp {SPEC} /root/spec; echo '# libcuda.so.550.54.14' >> {SPEC}", f"cp /root/spec {SPEC}"),
     "no CDI specification": Fault("cdi-missing", f"mv {SPEC} /root/spec", f"mv /root/spec {SPEC}", "unresolvable CDI devices nvidia.com/gpu=all"),
-    "the hook gone": Fault("gpus-hook-missing", "mv /usr/bin/nvidia-container-runtime-hook /root/", "cp -p /root/nvidia-container-runtime-hook /usr/bin/; systemctl restart docker",
+    "the hook gone": Fault("gpus-hook-missing", "mv /usr/bin/nvidia-container-runtime-hook /root/", "cp -p /root/nvidia-container-runtime-hook /usr/bin/; " + RESTART,
         'could not select device driver "" with capabilities: [[gpu]]'),
-    "the runtime's program gone": Fault("runtime-program-missing", "mv /usr/bin/nvidia-container-runtime /root/", "cp -p /root/nvidia-container-runtime /usr/bin/; systemctl restart docker"),
+    "the runtime's program gone": Fault("runtime-program-missing", "mv /usr/bin/nvidia-container-runtime /root/", "cp -p /root/nvidia-container-runtime /usr/bin/; " + RESTART),
     "no-cgroups for root": Fault("no-cgroups-on-rootful", "sed -i 's/^#no-cgroups = false/no-cgroups = true/' /etc/nvidia-container-runtime/config.toml",
         "sed -i 's/^no-cgroups = true/#no-cgroups = false/' /etc/nvidia-container-runtime/config.toml", "Failed to initialize NVML: Unknown Error"),
-    "the runtime not registered": Fault("runtime-not-registered", f"echo '{{}}' > {JSON}; systemctl restart docker", "true", "unknown or invalid runtime name: nvidia"),
+    "the runtime not registered": Fault("runtime-not-registered", f"echo '{{}}' > {JSON}; {RESTART}", "true", "unknown or invalid runtime name: nvidia"),
     "Docker not restarted since": Fault("runtime-not-loaded", f"sleep 1; cp /root/daemon.json {JSON}", RESTORE),
     # Docker.
     "forwarding off": Fault("forwarding-off", "echo 0 > /proc/sys/net/ipv4/ip_forward", "echo 1 > /proc/sys/net/ipv4/ip_forward"),

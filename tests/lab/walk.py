@@ -50,7 +50,8 @@ class State:
 
 
 def state_of(host: TreeHost) -> State:
-    receipts = [line for line in treestate.receipts(host) if not line.startswith(("service\t", "cache\t"))]  # started or started again; apt's lists
+    # Started or started again; apt's lists; settings put back while the double of a daemon was too slow for its turn, and set anew at the next.
+    receipts = [line for line in treestate.receipts(host) if not line.startswith(("service\t", "cache\t", "put-back\t"))]
     return State(treestate.tree(host), treestate.packages(host), receipts, treestate.originals(host), treestate.leftovers(host))
 
 
