@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -10,9 +11,11 @@ from click.core import ParameterSource
 
 from provision.cli.options import (
     Connection,
+    Fleet,
     Output,
     Playbook,
     connection_options,
+    fleet_options,
     output_options,
     playbook_options,
     targets_argument,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 Examples:
   mlhost plan                                    this machine
   mlhost plan -v root@gpu-7                      with the values behind every decision
+  mlhost plan -i fleet.yaml train                a group of an inventory
   mlhost plan --format json gpu-7 | jq .decisions
   mlhost plan --format sh gpu-7                  the very script that setup would run
   mlhost plan --out gpu-7.plan root@gpu-7        a plan to review, for mlhost apply gpu-7.plan
@@ -50,6 +54,7 @@ Exit codes: 0 nothing to change, 3 changes pending, 1 refused, 5 unsupported, 2 
 @targets_argument
 @playbook_options
 @tree_options
+@fleet_options
 @connection_options
 @output_options("text", "json", "sh")
 @click.pass_context
@@ -62,6 +67,7 @@ def command(
     arch: str | None,
     capture: str | None,
     connection: Connection,
+    fleet: Fleet,
     output: Output,
 ) -> int:
     """Show what `mlhost setup` would do to machines, and why. Changes nothing."""
@@ -69,12 +75,13 @@ def command(
     from provision.cli.output import check_out
     from provision.cli.trees import capture_bytes, check_source
 
-    check_source(targets, root, arch, capture)
+    hosts = fleet.choose(ctx, targets, connection)
+    check_source(hosts, root, arch, capture)
     check_out(output)
     keep = saves(ctx, output, root or capture)
-    if output.format == "sh" and len(targets) > 1:
+    if output.format == "sh" and len(hosts) > 1:
         raise UsageError("--format sh prints the script of one machine.", "Name one target.")
-    opened = ahead(targets, connection) if root is None and capture is None else None
+    opened = ahead(hosts, connection) if root is None and capture is None else None
     loaded = desired.load()
     steps = desired.steps(loaded)
     first = look_ahead(opened, loaded.spec, steps)
@@ -82,29 +89,39 @@ def command(
     from provision import run
     from provision.catalog import load as load_catalog
     from provision.cli.fleet import Result, name_of
-    from provision.cli.hosts import on_hosts, single_error, tracebacks
+    from provision.cli.hosts import Work, on_each, single_error, tracebacks
     from provision.cli.output import write_json
     from provision.report.jsonout import error_json, many_json, plan_json
     from provision.report.verdict import worst
 
     catalog = load_catalog()
     options = run.RunOptions(steps=steps, first=first)
+    wanted = desired.for_each(ctx, hosts, loaded, steps)
     wants_script = output.format == "sh"
     kept: dict[str, SavedHost] = {}
+    differs = next((name for name in hosts if wanted(name)[0].digest != loaded.digest), None) if keep else None
+    if differs is not None:
+        raise UsageError(f"A plan file holds one desired state, and {differs} has one of its own in the inventory.", "Plan for that host by itself.")
 
-    def planned(transport: Transport, progress: Progress, _ask: Ask | None) -> Planned:
-        _, plan = run.plan_of(transport, loaded, catalog, options, progress)
-        if keep and not refusal(plan):
-            name = getattr(progress, "name", "")
-            kept[name] = kept_host(name, plan, run.with_keys(plan, loaded.spec, options, transport))
-        return plan, run.script_of(plan, loaded, options, transport) if wants_script and not refusal(plan) else ""
+    def work(name: str | None) -> Work[Planned]:
+        own, own_steps = wanted(name)
+        theirs = replace(options, steps=own_steps)
+
+        def planned(transport: Transport, progress: Progress, _ask: Ask | None) -> Planned:
+            _, plan = run.plan_of(transport, own, catalog, theirs, progress)
+            if keep and not refusal(plan):
+                called = getattr(progress, "name", "")
+                kept[called] = kept_host(called, plan, run.with_keys(plan, own.spec, theirs, transport))
+            return plan, run.script_of(plan, own, theirs, transport) if wants_script and not refusal(plan) else ""
+
+        return planned
 
     if root is not None or capture is not None:
         _, plan = run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, options.steps)
         script = run.script_of(plan, loaded, options) if wants_script and not refusal(plan) else ""
         results = [Result(root or name_of(capture), value=(plan, script))]
     else:
-        results = on_hosts(targets, connection, output, planned, opened)
+        results = on_each(hosts, connection, output, work, opened)
     single_error(results)
     tracebacks(ctx, results)
     if keep:
