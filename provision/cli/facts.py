@@ -101,7 +101,7 @@ def command(
         write_bytes(as_shown(redact(raw_text), output).encode("utf-8", "surrogateescape"), output)
     elif output.format == "json":
         parts = [facts_json(result.value[1]) if result.value else error_json(result.target, result.error) for result in results]
-        write_json(parts[0] if len(parts) == 1 else many_json(parts), output)
+        write_json(parts[0] if len(parts) == 1 else many_json({"target": result.target, **part} for result, part in zip(results, parts)), output)
     else:
         style = look(output)
         texts = [

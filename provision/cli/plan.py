@@ -131,7 +131,7 @@ def command(
         show_script(results[0], output)
     elif output.format == "json":
         parts = [plan_json(result.value[0]) if result.value else error_json(result.target, result.error) for result in results]
-        write_json(parts[0] if len(parts) == 1 else many_json(parts), output)
+        write_json(parts[0] if len(parts) == 1 else many_json({"target": result.target, **part} for result, part in zip(results, parts)), output)
     else:
         show_text(results, output)
     return worst(exit_code(result) for result in results)

@@ -7,6 +7,7 @@ waited out by the SDK's own retries. Facts of the API: learn.microsoft.com/rest/
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,9 @@ CLOUDS = {
     "china": "https://management.chinacloudapi.cn",
 }
 
+# How often the SDK tries a call that is throttled or fails on the way, waiting longer each time or as long as Azure says.
+RETRIES = 10
+
 
 def read(source: str) -> Inventory:
     """The virtual machines that the source asks for, in the order of their names.
@@ -42,7 +46,9 @@ def read(source: str) -> Inventory:
         from azure.mgmt.network import NetworkManagementClient
     except ModuleNotFoundError as error:
         raise clouds.missing("azure", source, error.name) from None
-    options: dict[str, Any] = {"base_url": endpoint, "credential_scopes": [f"{endpoint}/.default"]}
+    # Its warnings are told again by the exception; without a handler they would land on standard error.
+    logging.getLogger("azure").addHandler(logging.NullHandler())
+    options: dict[str, Any] = {"base_url": endpoint, "credential_scopes": [f"{endpoint}/.default"], "retry_total": RETRIES}
     hosts: list[Host] = []
     notes: list[str] = []
     try:
