@@ -255,7 +255,8 @@ def test_ssh_config_s_hosts_are_found_by_pattern_through_includes(tmp_path: Path
 
 # ---------------------------------------------------------------- patterns, and together
 
-FLEET = Inventory(tuple(Host(f"gpu-{n}", f"10.0.0.{n}", groups=("train", "odd") if n % 2 else ("train",)) for n in range(1, 6)) + (Host("web", "web"),))
+GPUS = [Host(f"gpu-{n}", f"10.0.0.{n}", groups=("train", "odd") if n % 2 else ("train",)) for n in range(1, 6)]
+FLEET = Inventory((*GPUS, Host("web", "web")))
 
 
 @pytest.mark.parametrize(("patterns", "expected"), [
