@@ -90,8 +90,6 @@ def command(
     from provision.catalog import load as load_catalog
     from provision.cli.fleet import Result, name_of
     from provision.cli.hosts import Work, on_each, single_error, tracebacks
-    from provision.cli.output import write_json
-    from provision.report.jsonout import error_json, many_json, plan_json
     from provision.report.verdict import worst
 
     catalog = load_catalog()
@@ -130,8 +128,7 @@ def command(
     elif wants_script:
         show_script(results[0], output)
     elif output.format == "json":
-        parts = [plan_json(result.value[0]) if result.value else error_json(result.target, result.error) for result in results]
-        write_json(parts[0] if len(parts) == 1 else many_json({"target": result.target, **part} for result, part in zip(results, parts)), output)
+        show_json(results, output)
     else:
         show_text(results, output)
     return worst(exit_code(result) for result in results)
@@ -193,6 +190,15 @@ def show_script(result: Result[Planned], output: Output) -> None:
         raise error
     # It may hold a proxy's password, so the file is its owner's alone.
     write(as_shown(script, output), output, 0o700)
+
+
+def show_json(results: Sequence[Result[Planned]], output: Output) -> None:
+    """Print the plans and what went wrong, for programs."""
+    from provision.cli.output import write_json
+    from provision.report.jsonout import error_json, many_json, plan_json
+
+    parts = [plan_json(result.value[0]) if result.value else error_json(result.target, result.error) for result in results]
+    write_json(parts[0] if len(parts) == 1 else many_json({"target": result.target, **part} for result, part in zip(results, parts)), output)
 
 
 def show_text(results: Sequence[Result[Planned]], output: Output) -> None:

@@ -46,11 +46,10 @@ def command(
     In it: one deep look at the machine, mlhost's own journal there, the plan, the diagnosis and versions. Passwords, tokens, keys and account
     numbers are taken out; host names and addresses stay. Look through it before you share it. Changes nothing.
     """
-    from provision.cli.chosen import choose
     from provision.cli.output import check_out, write_bytes
 
     check_out(output)
-    hosts = choose(ctx, targets, fleet, connection)
+    hosts = fleet.choose(ctx, targets, connection)
     if len(hosts) > 1 or (hosts and capture):
         raise UsageError("A support bundle is of one machine.", "Name one target, or one --capture.")
 
