@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +10,7 @@ from click.core import ParameterSource
 
 from provision.cli.options import (
     Connection,
+    Desired,
     Fleet,
     Output,
     Playbook,
@@ -93,17 +93,15 @@ def command(
     from provision.report.verdict import worst
 
     catalog = load_catalog()
-    options = run.RunOptions(steps=steps, first=first)
     wanted = desired.for_each(ctx, hosts, loaded, steps)
     wants_script = output.format == "sh"
     kept: dict[str, SavedHost] = {}
-    differs = next((name for name in hosts if wanted(name)[0].digest != loaded.digest), None) if keep else None
-    if differs is not None:
-        raise UsageError(f"A plan file holds one desired state, and {differs} has one of its own in the inventory.", "Plan for that host by itself.")
+    if keep:
+        check_same(hosts, wanted, loaded)
 
     def work(name: str | None) -> Work[Planned]:
         own, own_steps = wanted(name)
-        theirs = replace(options, steps=own_steps)
+        theirs = run.RunOptions(steps=own_steps, first=first)
 
         def planned(transport: Transport, progress: Progress, _ask: Ask | None) -> Planned:
             _, plan = run.plan_of(transport, own, catalog, theirs, progress)
@@ -115,8 +113,8 @@ def command(
         return planned
 
     if root is not None or capture is not None:
-        _, plan = run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, options.steps)
-        script = run.script_of(plan, loaded, options) if wants_script and not refusal(plan) else ""
+        _, plan = run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, steps)
+        script = run.script_of(plan, loaded, run.RunOptions(steps=steps)) if wants_script and not refusal(plan) else ""
         results = [Result(root or name_of(capture), value=(plan, script))]
     else:
         results = on_each(hosts, connection, output, work, opened)
@@ -140,6 +138,14 @@ def saves(ctx: click.Context, output: Output, tree: str | None) -> bool:
     if keep and tree is not None:
         raise UsageError("A plan to be carried out later needs a host.", "Say --format text or json to write this plan to a file.")
     return keep
+
+
+def check_same(hosts: Sequence[str], wanted: Desired, loaded: Loaded) -> None:
+    """Raise UsageError for a host that an inventory gives a desired state of its own: a plan file has one for all."""
+    differs = next((name for name in hosts if wanted(name)[0].digest != loaded.digest), None)
+    if differs is not None:
+        fix = "Leave it out with --limit '!NAME', and set that host up by `mlhost setup`."
+        raise UsageError(f"A plan file holds one desired state, and {differs} has one of its own in the inventory.", fix)
 
 
 def kept_host(name: str, plan: Plan, ready: Plan) -> SavedHost:
