@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision import prove, run
+from provision import catalog, playbook, prove, run, savedplan
+from provision.capture import split
 from provision.cli import main
 from provision.cli.fleet import each
 from provision.errors import Unreachable, UsageError
+from provision.facts import parse
 from provision.fleet.memory import Last, left, recall, remember
 from provision.fleet.pace import Amount, Course, Pace, amount, waves
 from provision.fleet.work import NotStarted
 from provision.model import HostReport
+from provision.plan import plan
 from tests.sshd import Sshd, public, running_sshd
 
 ROOT = Path(__file__).parent.parent
@@ -303,6 +307,34 @@ def test_a_fleet_stops_at_a_failed_canary_and_goes_on_from_there(
     assert len(calls) == 6
 
 
+def test_a_plan_file_of_an_inventory_s_hosts_is_carried_out_where_the_inventory_says(
+    tmp_path: Path, setup_double: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "f.yaml").write_text("hosts: {gpu-7: {address: 10.0.0.7, user: ada}}")
+    loaded = playbook.load(None)
+    seen = parse(split((ROOT / "tests/hosts/debian12-cloud/probe.txt").read_bytes()))
+    made = plan(seen, loaded.spec, catalog.load())
+    ready = replace(made, items=tuple(item for item in made.items if not item.kind.endswith("repository")))  # no keys from the network
+    (tmp_path / "x.plan").write_text(savedplan.write([savedplan.saved_host("gpu-7", ready, ready)], loaded, made="2026-11-23T07:00:00Z", by="me"))
+    calls = setup_double()
+    assert main(["apply", str(tmp_path / "x.plan"), "-i", str(tmp_path / "f.yaml")]) == 0
+    assert [name for name, _ in calls] == ["ada@10.0.0.7:22"]
+    (tmp_path / "f.yaml").write_text("hosts: {gpu-8: {}}")
+    assert main(["apply", str(tmp_path / "x.plan"), "-i", str(tmp_path / "f.yaml")]) == 2
+    assert "`gpu-8`" in capsys.readouterr().err
+
+
+def test_a_plan_file_is_not_made_for_hosts_that_are_to_be_different(fleet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "-i", fleet, "--out", str(tmp_path / "x.plan")]) == 2
+    assert "gpu-1 has one of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["plan", "facts", "status", "doctor", "rollback", "uninstall", "support-bundle"])
+def test_every_command_for_hosts_takes_an_inventory(command: str, fleet: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "-i", fleet, "gpu-77"]) == 2
+    assert "no host or group 'gpu-77'" in capsys.readouterr().err
+
+
 def test_a_limit_works_on_plain_targets_too(setup_double: Callable[..., Any]) -> None:
     calls = setup_double()
     assert main(["setup", "a", "b", "c", "--limit", "!b"]) == 0
@@ -332,7 +364,9 @@ def test_ctrl_c_tells_what_was_done_what_goes_on_and_what_was_not_begun(fleet: s
 import sys, threading
 from provision import run
 from provision.cli import main
+from provision.facts import parse
 from provision.model import HostReport
+from provision.plan import plan
 at_work = threading.Barrier(3)
 def double(transport, *_):  # a double of run.setup: the first host is done at once, the next two work for ever
     if "gpu-1" in transport.name:

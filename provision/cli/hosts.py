@@ -17,7 +17,7 @@ from provision.cli.output import errors, fancy, look, write, write_json
 from provision.errors import Error
 from provision.progress import Display, Progress, Renamed, open_progress
 from provision.report.sanitize import block, line
-from provision.report.verdict import fleet_exit_code
+from provision.report.verdict import STATUS_OF_EXIT, fleet_exit_code
 
 if TYPE_CHECKING:
     from provision.fleet.pace import Pace
@@ -87,6 +87,19 @@ def on_each(
         ask = terminal.confirm if terminal.there else None
 
         def one(name: str | None) -> T:
+            ended = "failed"
+            display.begun(name_of(name))
+            try:
+                value = worked(name)
+                ended = "done"
+                return value
+            except Error as error:
+                ended = STATUS_OF_EXIT.get(error.exit_code, ended)
+                raise
+            finally:
+                display.left(name_of(name), ended)
+
+        def worked(name: str | None) -> T:
             progress = Renamed(display, name_of(name))
             target, own = reached(targets, name, options)
             call = work_of(name)
