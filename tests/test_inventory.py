@@ -143,8 +143,8 @@ def test_ansible_s_files_give_what_ansible_would_connect_to(tmp_path: Path, name
     assert hosts["w2.x"].variables == {"http_port": "80"}
 
 
-def test_a_key_in_an_ansible_inventory_is_relative_to_it(tmp_path: Path) -> None:
-    assert by_name(file(tmp_path, "hosts", INI))["db"].identity == str(tmp_path / "keys/db")
+def test_a_key_in_an_ansible_inventory_is_relative_to_the_working_directory_as_for_ansible(tmp_path: Path) -> None:
+    assert by_name(file(tmp_path, "hosts", INI))["db"].identity == "keys/db"
 
 
 def test_the_nearer_group_s_variables_win_and_of_two_as_near_the_later_name(tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def _together(found: _Found, path: str) -> Inventory:
             merged.update(found.groups[group_name].variables)
         merged.update(own)
         groups = tuple(each for each in found.groups if each in inside and each != UNGROUPED)
-        one = _host(called, merged, groups, found.where[called], os.path.dirname(os.path.abspath(path)), notes)
+        one = _host(called, merged, groups, found.where[called], notes)
         hosts += [one] if one else []
     return Inventory(tuple(hosts), tuple(notes))
 
@@ -289,7 +289,7 @@ def _depths(found: _Found, path: str) -> dict[str, int]:
     raise UsageError(f"{show(path, 200)}: groups are children of one another in a circle.", "Take one child out.")
 
 
-def _host(name: str, values: Mapping[str, str], groups: tuple[str, ...], where: str, base: str, notes: dict[str, None]) -> Optional[Host]:
+def _host(name: str, values: Mapping[str, str], groups: tuple[str, ...], where: str, notes: dict[str, None]) -> Optional[Host]:
     connection = values.get("ansible_connection", "ssh")
     if connection not in ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh"):
         notes[f"{where}: {name} is left out, because it is not reached over SSH (ansible_connection={show(connection)})."] = None
@@ -312,7 +312,7 @@ def _host(name: str, values: Mapping[str, str], groups: tuple[str, ...], where: 
         checks.address(address or name, where),
         checks.user(user, where) if user else None,
         checks.port(port, where) if port else None,
-        os.path.normpath(os.path.join(base, os.path.expanduser(key_file))) if key_file else None,
+        os.path.expanduser(key_file) if key_file else None,  # relative to the working directory, as for ansible
         groups,
         variables=others,
         where=where,
