@@ -166,7 +166,7 @@ def azure(pem: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
     monkeypatch.setenv("IDENTITY_HEADER", "of-the-test")
     manager.add("gpu-1", "Train", public="192.0.2.1", Role="gpu")
     manager.add("gpu-2", "Train", private="10.0.0.5", Role="gpu", size="Standard_ND96isr_H100_v5")
-    manager.add("gpu-3", "Other", public="192.0.2.3", Role="gpu", location="northeurope")
+    manager.add("gpu-3", "Other", public="192.0.2.3", Role="gpu", location="northeurope", size="Standard_NC6")
     manager.add("off", "Train", state="deallocated", Role="gpu")
     manager.add("web", "Train", public="192.0.2.8", Role="web")
     yield manager
@@ -196,6 +196,7 @@ def test_every_page_is_read_and_no_machine_is_asked_for_by_itself(azure: Manager
 def test_group_location_size_state_address_and_user_can_be_chosen(azure: Manager) -> None:
     assert set(hosts(azure, "group=train,tag:Role=gpu")) == {"gpu-1", "gpu-2"}
     assert set(hosts(azure, "location=northeurope")) == {"gpu-3"}
+    assert "size_Standard_NC6" in hosts(azure, "size=standard_nc6")["gpu-3"].groups  # a size that the SDK knows
     assert set(hosts(azure, "size=Standard_ND*")) == {"gpu-2"}
     assert set(hosts(azure, "state=deallocated")) == {"off"}
     assert hosts(azure, "tag:Role=web,address=private,user=ops,port=2222")["web"].target == "ops@10.0.0.4:2222"

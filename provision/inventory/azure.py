@@ -154,7 +154,7 @@ def _states(operations: Any, machines: Sequence[Any]) -> dict[str, str]:
 def _wanted(asked: clouds.Asked, vm: Any, state: str) -> bool:
     """The API has no filter for most of these, so they are compared here, as Azure does: without case, except tags' values."""
     states = asked.values.get("state", ("running",))
-    size = str(vm.hardware_profile.vm_size) if vm.hardware_profile else ""
+    size = _size(vm)
     tags = {str(key).lower(): value for key, value in (vm.tags or {}).items()}
     return (
         ("any" in states or state in states)
@@ -162,6 +162,12 @@ def _wanted(asked: clouds.Asked, vm: Any, state: str) -> bool:
         and _any_of(asked.values.get("size"), size)
         and all(tags.get(key.lower()) in values for key, values in asked.tags.items())
     )
+
+
+def _size(vm: Any) -> str:
+    """A size that the SDK knows may be one of its enumeration."""
+    size = vm.hardware_profile.vm_size if vm.hardware_profile else ""
+    return str(getattr(size, "value", size) or "")
 
 
 def _any_of(patterns: Optional[tuple[str, ...]], text: str) -> bool:
@@ -194,7 +200,7 @@ def _addresses(vm: Any, network: _Network) -> tuple[str, str, str]:
 
 def _host(asked: clouds.Asked, vm: Any, state: str, addresses: tuple[str, str], address: str) -> Host:
     resource_group = part(vm.id, "resourceGroups")
-    size = str(vm.hardware_profile.vm_size) if vm.hardware_profile else ""
+    size = _size(vm)
     groups = [clouds.group("group", resource_group.lower()), clouds.group("location", vm.location or ""), clouds.group("size", size)]
     groups += [clouds.group("tag", str(key), str(value)) for key, value in sorted((vm.tags or {}).items())]
     facts: Mapping[str, str] = {
