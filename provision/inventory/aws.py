@@ -166,10 +166,10 @@ def _users(client: Any, images: Iterable[str]) -> dict[str, str]:
 
 
 def user_of(owner: str, words: str) -> Optional[str]:
-    """The default login of an image by its owner's account or its name and description. See `data/image_users.toml`."""
+    """The default login of an image by its owner's account or its name and description. See `data/inventory/image_users.toml`."""
     from provision.inventory.rowsof import rows
 
-    for row in rows(shipped("data/image_users.toml"), "image"):
+    for row in rows(shipped("data/inventory/image_users.toml"), "image"):
         if ("owner" in row and row["owner"] == owner) or ("name" in row and re.search(row["name"], words, re.IGNORECASE)):
             return str(row["user"])
     return None
