@@ -6,15 +6,19 @@ import io
 import json
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from provision.cli import main
 from provision.errors import UsageError
 from provision.inventory.model import Host, Inventory
 from provision.inventory.patterns import select, spread
 from provision.inventory.sources import is_cloud, resolve
+from provision.transport import parse_target
 
 OWN = """\
 defaults: {user: ubuntu, identity: keys/fleet}
@@ -343,3 +347,43 @@ def test_wrong_use_ends_with_2_before_anything_is_reached(
     path = file(tmp_path, "fleet.yaml", OWN)
     assert main([path if word == "FLEET" else word for word in arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- whatever is in a file
+
+PIECES = st.sampled_from([
+    "hosts", "groups", "children", "vars", "defaults", "all", "_meta", "hostvars", "ansible_host", "set", "value", "sensitive", "a", "b[1:3]", "10.0.0.1", "[", "]",
+    "{", "}", ":", ": ", ",", "\n", "\n  ", "  - ", "=", '"', "'", "#", "\\", "!vault ", "&x ", "*x", "null", "true", "7", "\x00", "\u202e", "é",
+])
+
+
+@given(st.lists(PIECES, max_size=25).map("".join), st.sampled_from(["", ".yaml", ".json"]), st.sampled_from(["", "mlhost:", "ansible:", "terraform:"]))
+def test_whatever_is_in_a_file_it_is_hosts_or_an_error_that_names_it(text: str, suffix: str, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"inventory{suffix}"
+        path.write_text(text)
+        try:
+            found = resolve([f"{kind}{path}"])
+        except UsageError as error:
+            assert error.fix
+        else:
+            assert all(parse_target(host.target) for host in found.hosts)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 70_000) | st.sampled_from(["10.0.0.1", "a.b", "x y", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
+        ["hosts", "groups", "children", "vars", "_meta", "hostvars", "value", "sensitive", "type", "a", "ansible_host", "ansible_port", "public_ip", "user"]), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_whatever_json_there_is_it_is_hosts_or_an_error(document: object) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "inventory.json"
+        path.write_text(json.dumps(document))
+        try:
+            resolve([str(path)])
+        except UsageError as error:
+            assert error.fix

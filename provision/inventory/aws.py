@@ -7,6 +7,7 @@ throttling (RequestLimitExceeded) is waited out by botocore's own retries. Facts
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
@@ -40,6 +41,8 @@ def read(source: str) -> Inventory:
         from botocore.config import Config
     except ModuleNotFoundError as error:
         raise clouds.missing("aws", source, error.name) from None
+    # What boto3 has to say about the end of a Python version is said to those who maintain this, by its releases.
+    warnings.filterwarnings("ignore", "Boto3 will no longer support Python")
     config = Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS}, connect_timeout=10, read_timeout=60)
     try:
         session = boto3.session.Session(profile_name=asked.one("profile") or None)
