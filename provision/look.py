@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +45,7 @@ class RunOptions:
     `timeout` bounds one stage, in seconds. `self_command` starts the same run again after a reboot of this machine. `offline` asks
     no source whether it can be reached. `first` is a look at the host that is under way already. `only` restricts the work to the items
     of these ids. `agreed` says of the first plan what is not as it was reviewed, one failed check each; nothing is carried out then.
+    `reboots` is entered while the host reboots, so that not all of a fleet do at once.
     """
 
     yes: bool = False
@@ -58,6 +60,7 @@ class RunOptions:
     first: Looking | None = None
     only: tuple[str, ...] | None = None
     agreed: Callable[[Transport, Plan], tuple[Check, ...]] | None = None
+    reboots: AbstractContextManager[object] = field(default_factory=nullcontext)
 
 
 @lru_cache(maxsize=1)

@@ -23,8 +23,9 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Reader:
     """One pass over the events to bound them, then composed nodes turned into a tree of our own."""
 
-    def __init__(self, where: Callable[[int, int], str]) -> None:
+    def __init__(self, where: Callable[[int, int], str], max_nodes: int = MAX_NODES) -> None:
         self._where = where
+        self._max_nodes = max_nodes
         self._nodes = 0
 
     def read(self, text: str) -> Node | None:
@@ -77,8 +78,8 @@ class Reader:
     def _check(self, nodes: int, depth: int, thing: Any) -> None:
         if depth > MAX_DEPTH:
             raise UsageError(f"{self._at(thing)}: nested deeper than {MAX_DEPTH} levels.", "No setting is that deep.")
-        if nodes > MAX_NODES:
-            raise UsageError(f"{self._at(thing)}: more than {MAX_NODES} values, aliases counted as often as they are used.",
+        if nodes > self._max_nodes:
+            raise UsageError(f"{self._at(thing)}: more than {self._max_nodes} values, aliases counted as often as they are used.",
                              "A playbook is a short file.")
 
     def _node(self, node: Any, depth: int) -> Node:

@@ -19,6 +19,7 @@ from provision.report.sanitize import line
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from provision.model import HostReport
 
@@ -52,6 +53,12 @@ class Display(Progress, Protocol):
     def paused(self) -> AbstractContextManager[None]:
         """While entered, the terminal belongs to somebody else."""
 
+    def begun(self, target: str) -> None:
+        """The host's turn has come."""
+
+    def left(self, target: str, status: str) -> None:
+        """Nothing more comes from the host; `done` may have told so before, with a report."""
+
 
 class NullProgress:
     """Shows nothing."""
@@ -65,6 +72,12 @@ class NullProgress:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         yield
+
+    def begun(self, target: str) -> None:
+        pass
+
+    def left(self, target: str, status: str) -> None:
+        pass
 
     def stage(self, target: str, name: str) -> None:
         pass
@@ -152,7 +165,7 @@ class Renamed:
 class _Row:
     """What the live display knows of one host."""
 
-    started: float
+    started: float | None = None
     stage: str = "waiting for its turn"
     step: str = ""
     last: str = ""
@@ -173,8 +186,7 @@ class RichProgress:
             console = Console(stderr=True, highlight=False)
         self._console = console
         self._lock = threading.Lock()
-        now = time.monotonic()
-        self._rows = {target: _Row(now) for target in targets}
+        self._rows = {target: _Row() for target in targets}
         self._live: Any = None
 
     def __enter__(self) -> RichProgress:
@@ -233,18 +245,67 @@ class RichProgress:
             row = self._row(target)
             row.ended, row.status, row.step, row.last = time.monotonic(), line(report.status), "", line(report.message, 200)
 
+    def begun(self, target: str) -> None:
+        with self._lock:
+            self._row(target).stage = "connecting"
+
+    def left(self, target: str, status: str) -> None:
+        with self._lock:
+            row = self._row(target)
+            if row.ended is None:
+                row.ended, row.status, row.step, row.last = time.monotonic(), line(status), "", ""
+
     def _row(self, target: str) -> _Row:
-        return self._rows.setdefault(target, _Row(time.monotonic()))
+        row = self._rows.setdefault(target, _Row())
+        if row.started is None:
+            row.started = time.monotonic()
+        return row
 
     def render(self) -> Table:
-        """The display at this moment."""
+        """The display at this moment; no higher than the terminal."""
         with self._lock:
             rows = [(target, _Row(**vars(row))) for target, row in self._rows.items()]
-        return _one(rows[0][1]) if len(rows) == 1 else _table(rows)
+        if len(rows) == 1:
+            return _one(rows[0][1])
+        room = self._console.size.height - 2
+        if len(rows) <= room:
+            return _table(rows)
+        table = _table(_foremost(rows, max(1, room - 1)))
+        table.add_row("", _counts(rows), "")
+        return table
+
+
+WELL = ("converged", "changed", "verified", "rebooting", "running", "done")
+
+
+def _foremost(rows: list[tuple[str, _Row]], room: int) -> list[tuple[str, _Row]]:
+    """The rows most worth seeing where not all have room, in their own order: what is at work, what went wrong (half of the room at most while
+    others are at work), what ended well, what waits."""
+    kinds: list[list[int]] = [[], [], [], []]
+    for number, (_, row) in enumerate(rows):
+        wrong = bool(row.status) and row.status not in WELL
+        kinds[1 if wrong else 2 if row.status else 3 if row.started is None else 0].append(number)
+    work, wrong_ones, well, waiting = kinds
+    shown = work[: max(room - len(wrong_ones), room - room // 2)]
+    for others in (wrong_ones, well, waiting):
+        # Of what has ended the latest in the fleet's order, of what waits the first.
+        left = room - len(shown)
+        shown += others[:left] if others is waiting else others[max(0, len(others) - left) :] if left else []
+    return [rows[number] for number in sorted(shown)]
+
+
+def _counts(rows: list[tuple[str, _Row]]) -> Text:
+    from rich.text import Text
+
+    counts: dict[str, int] = {}
+    for _, row in rows:
+        name = row.status or ("waiting" if row.started is None else "at work")
+        counts[name] = counts.get(name, 0) + 1
+    return Text(f"{len(rows)} hosts: " + ", ".join(f"{number} {name}" for name, number in sorted(counts.items())), "bold")
 
 
 def _elapsed(row: _Row) -> str:
-    seconds = int((row.ended or time.monotonic()) - row.started)
+    seconds = int((row.ended or time.monotonic()) - row.started) if row.started is not None else 0
     return "" if not seconds else f"{seconds} s" if seconds < 60 else duration(seconds)
 
 
@@ -272,7 +333,7 @@ def _table(rows: list[tuple[str, _Row]]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
     table.add_column(no_wrap=True, justify="right")
-    styles = {"converged": "green", "changed": "green", "": "cyan"}
+    styles = {**dict.fromkeys(WELL, "green"), "": "cyan"}
     for target, row in rows:
         words = Text(row.status or row.stage, styles.get(row.status, "red" if row.status else ""))
         if row.step:

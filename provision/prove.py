@@ -118,7 +118,8 @@ def _rebooted(
 
     progress.stage(transport.name, "rebooting")
     began = time.monotonic()
-    reboot_and_wait(transport, facts.boot_id or "", lambda text: progress.wait(transport.name, text))
+    with options.reboots:
+        reboot_and_wait(transport, facts.boot_id or "", lambda text: progress.wait(transport.name, text))
     clock.add("reboot", began)
     _, after = _once(transport, loaded, catalog, replace(options, first=None), progress, depth, clock)
     was = {check.id: check.state for check in before.checks}

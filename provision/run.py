@@ -275,7 +275,8 @@ class _Work:
         from provision.model import Outcome
         from provision.reboot import reboot_and_wait
 
-        reboot_and_wait(self.transport, facts.boot_id or "", lambda text: self.progress.wait(self.transport.name, text))
+        with self.options.reboots:
+            reboot_and_wait(self.transport, facts.boot_id or "", lambda text: self.progress.wait(self.transport.name, text))
         self.outcomes.append(Outcome("reboot", "changed", time.monotonic() - began, "the boot id has changed"))
         self.clock.add("reboot", began)
         return None

@@ -16,8 +16,9 @@ pytest_plugins = ["tests.lab.fixtures", "tests.fresh"]
 
 @pytest.fixture(autouse=True)
 def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's key cache, and none is steered by the user's settings."""
+    """No test reads or writes the user's key cache or what the last runs left, and none is steered by the user's settings."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path_factory.getbasetemp() / "docker"))
     for name in ("NO_COLOR", "MLHOST_HOME", "MLHOST_ROOT", "MLHOST_STATE", "DOCKER_HOST", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -97,6 +97,32 @@ def test_the_live_display_of_several_hosts_is_a_table_in_the_order_given() -> No
     assert "apt failed" in rows[0]
 
 
+def test_five_hundred_hosts_fit_on_the_screen_and_those_at_work_and_gone_wrong_are_seen() -> None:
+    progress, _ = screen([f"h{number:03}" for number in range(500)])
+    for number in range(60):
+        progress.begun(f"h{number:03}")
+        if number < 50:
+            progress.left(f"h{number:03}", "unreachable" if number in (7, 23) else "done")
+    progress.stage("h055", "working")
+    rows = [row.split() for row in shown(progress).splitlines() if row.strip()]
+    assert len(rows) == 18
+    names = [row[0] for row in rows[:-1]]
+    assert names == sorted(names)
+    assert {"h007", "h023", "h055", *(f"h{number:03}" for number in range(50, 60))} <= set(names)
+    assert " ".join(rows[-1]) == "500 hosts: 10 at work, 48 done, 2 unreachable, 440 waiting"
+
+
+def test_many_hosts_gone_wrong_leave_room_for_those_at_work() -> None:
+    progress, _ = screen([f"h{number:03}" for number in range(100)])
+    for number in range(100):
+        progress.begun(f"h{number:03}")
+        if number < 80:
+            progress.left(f"h{number:03}", "failed")
+    rows = [row.split() for row in shown(progress).splitlines() if row.strip()]
+    assert sum(row[1] == "failed" for row in rows[:-1]) == 8
+    assert sum(row[1] == "connecting" for row in rows[:-1]) == 9
+
+
 @pytest.mark.parametrize("width", [20, 40, 200])
 def test_the_live_display_never_wraps(width: int) -> None:
     progress, _ = screen(["a"], width)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
@@ -107,3 +109,21 @@ def test_what_would_be_removed_is_asked_and_a_no_changes_nothing(answer: bool, m
     else:
         assert report.status == "refused"
         assert double.other == []
+
+
+def test_a_host_reboots_only_while_it_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = threading.Semaphore(1)
+    free: list[bool] = []
+
+    def rebooted(*_: object) -> str:  # a double of reboot_and_wait, which looks whether another could reboot meanwhile
+        free.append(turns.acquire(blocking=False))
+        return "another boot"
+
+    monkeypatch.setattr("provision.reboot.reboot_and_wait", rebooted)
+    options = RunOptions(reboot="allow", reboots=turns)
+    work = run._Work(Double(b""), load(None), catalog.load(), options, NullProgress(), run.Clock())
+    followed: Any = SimpleNamespace(reboot_reason="")
+    facts: Any = SimpleNamespace(boot_id="one")
+    assert work.reboot(facts, None, followed) is None  # type: ignore[arg-type]
+    assert free == [False]
+    assert turns.acquire(blocking=False)

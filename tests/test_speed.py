@@ -76,6 +76,16 @@ def test_working_on_this_machine_loads_no_ssh() -> None:
     assert among(imported("facts", "--format", "raw"), ("paramiko", "cryptography", "fabric", "rich")) == []
 
 
+def test_without_an_inventory_nothing_of_one_is_loaded_and_with_a_file_no_cloud() -> None:
+    fleets = ("provision.inventory", "provision.fleet", "provision.cli.chosen", "boto3", "azure")
+    assert among(imported("facts", "--format", "raw"), fleets) == []
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "fleet.yaml").write_text("hosts: {gpu-1: {}}\n")
+        found = imported("inventory", f"{name}/fleet.yaml")
+    assert "provision.inventory.own" in found
+    assert among(found, ("boto3", "azure", "paramiko", "requests", "provision.fleet", "provision.inventory.aws")) == []
+
+
 def test_a_plan_from_a_capture_renders_no_script() -> None:
     capture = sorted((CHECKOUT / "tests/hosts").glob("debian13*/probe.txt"))[0]
     found = imported("plan", "--capture", str(capture))

@@ -22,7 +22,7 @@ def ahead(targets: Sequence[str], connection: Connection) -> Transport | None:
 
     What is wrong with the target or the options is told later, in its turn, by opening it again.
     """
-    if len(targets) != 1 or connection.wants_password:
+    if len(targets) != 1 or connection.wants_password or hasattr(targets, "hosts"):  # where an inventory's host is reached is not its name
         return None
     from provision.transport import open_transport
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from provision.cli import Session
-from provision.cli.options import Connection, Output, connection_options, output_options
+from provision.cli.options import Connection, Fleet, Output, connection_options, fleet_options, output_options
 from provision.errors import Refused, UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Examples:
   mlhost plan --out gpu-7.plan root@gpu-7        make a plan; read it, have it reviewed
   mlhost apply gpu-7.plan                        carry it out, if the host still is as it was
+  mlhost apply -i fleet.yaml train.plan          a plan that was made with that inventory
   mlhost apply --reboot fleet.plan gpu-7         one host of a plan for several
 
 \b
@@ -40,6 +41,7 @@ changed then), 2 also for a file that is no plan, is damaged, or was made by ano
 @click.option("--lock-wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait so long for cloud-init and package manager locks.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop a stage of the work that takes longer than this.")
 @click.option("--after-reboot", is_flag=True, hidden=True, help="Go on with what was begun before a reboot of this machine.")
+@fleet_options
 @connection_options
 @output_options("text", "json", "junit")
 @click.pass_context
@@ -54,6 +56,7 @@ def command(
     timeout: float | None,
     after_reboot: bool,
     connection: Connection,
+    fleet: Fleet,
     output: Output,
 ) -> int:
     """Carry out a plan that was made with `mlhost plan --out` and reviewed.
@@ -97,7 +100,8 @@ def command(
         )
         return run.setup(transport, saved.loaded, catalog, options, progress)
 
-    return report_hosts(ctx, shown, connection, output, work)
+    hosts = fleet.choose(ctx, tuple(shown), connection) if shown else ()
+    return report_hosts(ctx, hosts, connection, output, work)
 
 
 def checks(saved: Saved, name: str, transport: Transport, plan: Plan, options: object) -> tuple[Check, ...]:

@@ -6,15 +6,18 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from provision.cli.options import (
     Connection,
+    Fleet,
     Output,
     Playbook,
     connection_options,
+    fleet_options,
     output_options,
     playbook_options,
     targets_argument,
@@ -49,12 +52,13 @@ Exit codes: 0 nothing is known to be broken, 7 there is a finding, 1 failed (or 
 @click.option("--capture", metavar="FILE", help="Look at a capture or a support bundle instead of a machine (`-`: standard input).")
 @click.option("--fix", is_flag=True, help="Carry out what is safe through the ordinary plan: services, configuration, CDI; no reboot, nothing removed.")
 @playbook_options
+@fleet_options
 @connection_options
 @output_options("text", "json")
 @click.pass_context
 def command(
     ctx: click.Context, *, targets: tuple[str, ...], error_text: str | None, text_only: bool, capture: str | None, fix: bool, desired: Playbook,
-    connection: Connection, output: Output,
+    connection: Connection, fleet: Fleet, output: Output,
 ) -> int:
     """Name what is broken, why, and what mends it.
 
@@ -64,7 +68,8 @@ def command(
     from provision.cli.output import check_out
 
     check_out(output)
-    _check(targets, text_only, capture, fix)
+    hosts = fleet.choose(ctx, targets, connection)
+    _check(hosts, text_only, capture, fix)
     given = _given(error_text, read_pipe=capture != "-")
     if text_only and given is None:
         raise UsageError("--text-only needs a text.", "Give it with --error, or pipe it in.")
@@ -91,13 +96,13 @@ def command(
         loaded = desired.load()
         catalog, options = load_catalog(), RunOptions(steps=desired.steps(loaded))
         work = mend if fix else examine
-        results = on_hosts(targets, connection, output, lambda transport, progress, _ask: work(transport, loaded, catalog, given, options, progress))
+        results = on_hosts(hosts, connection, output, lambda transport, progress, _ask: work(transport, loaded, catalog, given, options, progress))
     single_error(results)
     tracebacks(ctx, results)
     return _tell(results, output)
 
 
-def _check(targets: tuple[str, ...], text_only: bool, capture: str | None, fix: bool) -> None:
+def _check(targets: Sequence[str], text_only: bool, capture: str | None, fix: bool) -> None:
     given = [name for name, there in (("targets", targets), ("--capture", capture is not None), ("--text-only", text_only)) if there]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other.", "Name machines, or a capture, or look at the text alone.")

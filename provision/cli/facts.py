@@ -8,9 +8,11 @@ import click
 
 from provision.cli.options import (
     Connection,
+    Fleet,
     Output,
     Playbook,
     connection_options,
+    fleet_options,
     output_options,
     playbook_options,
     targets_argument,
@@ -38,6 +40,7 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 unreachable. For several hosts th
 @targets_argument
 @playbook_options
 @tree_options
+@fleet_options
 @connection_options
 @output_options("text", "json", "raw")
 @click.pass_context
@@ -50,6 +53,7 @@ def command(
     arch: str | None,
     capture: str | None,
     connection: Connection,
+    fleet: Fleet,
     output: Output,
 ) -> int:
     """Show what mlhost reads from machines: system, GPUs, driver, Docker, toolkit. Changes nothing.
@@ -59,7 +63,8 @@ def command(
     """
     from provision.cli.ahead import ahead
 
-    opened = ahead(targets, connection) if root is None and capture is None else None
+    hosts = fleet.choose(ctx, targets, connection)
+    opened = ahead(hosts, connection) if root is None and capture is None else None
 
     from provision import run
     from provision.capture import split
@@ -75,9 +80,9 @@ def command(
     from provision.report.text import error_text
     from provision.report.verdict import worst
 
-    check_source(targets, root, arch, capture)
+    check_source(hosts, root, arch, capture)
     check_out(output)
-    if output.format == "raw" and len(targets) > 1:
+    if output.format == "raw" and len(hosts) > 1:
         raise UsageError("--format raw prints the capture of one machine.", "Name one target.")
     loaded = desired.load()
     catalog = load_catalog()
@@ -87,7 +92,7 @@ def command(
         results = [Result(root or name_of(capture), value=(raw, parse(split(raw))))]
     else:
         results = on_hosts(
-            targets, connection, output, lambda transport, _progress, _ask: run.facts_of(transport, loaded.spec, catalog), opened
+            hosts, connection, output, lambda transport, _progress, _ask: run.facts_of(transport, loaded.spec, catalog), opened
         )
     single_error(results)
     tracebacks(ctx, results)
@@ -96,7 +101,7 @@ def command(
         write_bytes(as_shown(redact(raw_text), output).encode("utf-8", "surrogateescape"), output)
     elif output.format == "json":
         parts = [facts_json(result.value[1]) if result.value else error_json(result.target, result.error) for result in results]
-        write_json(parts[0] if len(parts) == 1 else many_json(parts), output)
+        write_json(parts[0] if len(parts) == 1 else many_json({"target": result.target, **part} for result, part in zip(results, parts)), output)
     else:
         style = look(output)
         texts = [

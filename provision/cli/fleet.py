@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -12,6 +10,7 @@ from provision.errors import Error
 from provision.report.verdict import report_of_error
 
 if TYPE_CHECKING:
+    from provision.fleet.pace import Pace
     from provision.model import HostReport
 
 T = TypeVar("T")
@@ -33,32 +32,28 @@ def name_of(target: str | None) -> str:
     return HERE if target is None else target
 
 
-def each(targets: Sequence[str], work: Callable[[str | None], T], parallel: int) -> list[Result[T]]:
-    """Call `work` for every target (for None, this machine, where there are none), at most `parallel` at a time.
+def each(
+    targets: Sequence[str], work: Callable[[str | None], T], parallel: int, pace: Pace | None = None, failed: Callable[[Result[T]], bool] | None = None
+) -> list[Result[T]]:
+    """Call `work` for every target (for None, this machine, where there are none), `parallel` at a time or as the pace has it.
 
-    One target is worked on in this thread. For several, the threads are daemons: an interrupt ends the program at once, while what was
-    begun on the hosts goes on there.
+    One target is worked on in this thread, and an interrupt is raised there. For several an interrupt ends the waiting: hosts whose turn had not
+    come are `NotStarted`, those at work `LeftAtWork`. `failed` says which results count as failures; errors do, where it is not given.
     """
     wanted: list[str | None] = list(targets) or [None]
     if len(wanted) == 1:
         return [_one(wanted[0], work)]
-    todo: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[int, Result[T]]] = queue.SimpleQueue()
-    for entry in enumerate(wanted):
-        todo.put(entry)
+    from provision.fleet.pace import Course, Pace
+    from provision.fleet.work import LeftAtWork, NotStarted, work_through
 
-    def worker() -> None:
-        while True:
-            try:
-                number, target = todo.get_nowait()
-            except queue.Empty:
-                return
-            done.put((number, _one(target, work)))
-
-    for _ in range(min(parallel, len(wanted))):
-        threading.Thread(target=worker, daemon=True).start()
-    results = dict(done.get() for _ in wanted)
-    return [results[number] for number in range(len(wanted))]
+    course = Course(len(wanted), pace or Pace(parallel))
+    bad = failed or (lambda result: result.error is not None)
+    results, _ = work_through(len(wanted), lambda number: _one(wanted[number], work), bad, course)
+    never = NotStarted(f"Not started: {course.stopped}.", "Run the same command with --retry-failed to go on with what is undone.")
+    left = LeftAtWork("Still at work when you stopped waiting; what has begun there goes on.", "Follow it with `mlhost status --follow`.")
+    return [
+        results.get(number) or Result(name_of(target), error=left if number < course.begun else never) for number, target in enumerate(wanted)
+    ]
 
 
 def _one(target: str | None, work: Callable[[str | None], T]) -> Result[T]:
@@ -74,7 +69,11 @@ def report_of(result: Result[HostReport]) -> HostReport:
         return result.value
     error = result.error
     if isinstance(error, Error):
-        return report_of_error(result.target, error)
+        from dataclasses import replace
+
+        status = {"NotStarted": "not started", "LeftAtWork": "running"}.get(type(error).__name__)
+        told = report_of_error(result.target, error)
+        return replace(told, status=status) if status else told
     from provision.model import HostReport
 
     return HostReport(

@@ -17,13 +17,15 @@ from provision.cli.output import errors, fancy, look, write, write_json
 from provision.errors import Error
 from provision.progress import Display, Progress, Renamed, open_progress
 from provision.report.sanitize import block, line
-from provision.report.verdict import fleet_exit_code
+from provision.report.verdict import STATUS_OF_EXIT, fleet_exit_code
 
 if TYPE_CHECKING:
+    from provision.fleet.pace import Pace
     from provision.model import HostReport
-    from provision.transport import Transport
+    from provision.transport import SshOptions, Transport
 
 T = TypeVar("T")
+Work = Callable[["Transport", Progress, "Ask | None"], T]
 Ask = Callable[[str], bool]
 
 
@@ -54,12 +56,26 @@ def on_hosts(
     targets: Sequence[str],
     connection: Connection,
     output: Output,
-    work: Callable[[Transport, Progress, Ask | None], T],
+    work: Work[T],
     opened: Transport | None = None,
 ) -> list[Result[T]]:
-    """Call `work` with an open transport for every target (this machine where there are none). Errors are in the results.
+    """As `on_each`, with the same work for all."""
+    return on_each(targets, connection, output, lambda _name: work, opened)
 
-    `opened` is what `provision.cli.ahead` gave.
+
+def on_each(
+    targets: Sequence[str],
+    connection: Connection,
+    output: Output,
+    work_of: Callable[[str | None], Work[T]],
+    opened: Transport | None = None,
+    pace: Pace | None = None,
+    failed: Callable[[Result[T]], bool] | None = None,
+) -> list[Result[T]]:
+    """Call every target's work, `work_of(name)` (None: this machine, where there are no targets), with an open transport. Errors are in the results.
+
+    `targets` may be `provision.cli.chosen.Chosen`: then an inventory says where a host is reached. `opened` is what `provision.cli.ahead` gave;
+    `pace` and `failed` are as in `provision.cli.fleet.each`.
     """
     from provision.transport import open_transport
     from provision.transport.errors import SudoPasswordNeeded
@@ -70,18 +86,51 @@ def on_hosts(
         terminal = Terminal(display)
         ask = terminal.confirm if terminal.there else None
 
-        def one(target: str | None) -> T:
-            progress = Renamed(display, name_of(target))
+        def one(name: str | None) -> T:
+            ended = "failed"
+            display.begun(name_of(name))
             try:
-                with opened or open_transport(target, options) as transport:
-                    return work(transport, progress, ask)
+                value = worked(name)
+                ended = "done"
+                return value
+            except Error as error:
+                ended = STATUS_OF_EXIT.get(error.exit_code, ended)
+                raise
+            finally:
+                display.left(name_of(name), ended)
+
+        def worked(name: str | None) -> T:
+            progress = Renamed(display, name_of(name))
+            target, own = reached(targets, name, options)
+            call = work_of(name)
+            try:
+                with opened or open_transport(target, own) as transport:
+                    return call(transport, progress, ask)
             except SudoPasswordNeeded:
                 if not terminal.there or options.sudo_password is not None:
                     raise
-                with open_transport(target, replace(options, sudo_password=terminal.sudo_password(name_of(target)))) as transport:
-                    return work(transport, progress, ask)
+                with open_transport(target, replace(own, sudo_password=terminal.sudo_password(name_of(name)))) as transport:
+                    return call(transport, progress, ask)
 
-        return each(targets, one, connection.parallel)
+        return each(targets, one, connection.parallel, pace, failed)
+
+
+def from_inventory(targets: Sequence[str]) -> bool:
+    """Whether `provision.cli.chosen` chose them; asked so that it is not imported for others."""
+    return hasattr(targets, "hosts")
+
+
+def reached(targets: Sequence[str], name: str | None, options: SshOptions) -> tuple[str | None, SshOptions]:
+    """Where a host is reached and with which key: as it is called, or as its inventory says. A key on the command line wins."""
+    if not from_inventory(targets):
+        return name, options
+    from provision.cli.chosen import about
+
+    host = about(targets, name)
+    if host is None:
+        return name, options
+    keyed = replace(options, identity_files=(host.identity,)) if host.identity and not options.identity_files else options
+    return host.target, keyed
 
 
 def single_error(results: Sequence[Result[T]]) -> None:
@@ -105,17 +154,53 @@ def report_hosts(
     targets: Sequence[str],
     connection: Connection,
     output: Output,
-    work: Callable[[Transport, Progress, Ask | None], HostReport],
+    work: Work[HostReport],
     opened: Transport | None = None,
 ) -> int:
-    """`work` on every host, its reports printed once; the exit code of the host that is worst off. `opened` is what `provision.cli.ahead` gave."""
-    results = on_hosts(targets, connection, output, work, opened)
+    """As `report_each`, with the same work for all; nothing is remembered."""
+    return report_each(ctx, targets, connection, output, lambda _name: work, opened, remember=False)
+
+
+def report_each(
+    ctx: click.Context,
+    targets: Sequence[str],
+    connection: Connection,
+    output: Output,
+    work_of: Callable[[str | None], Work[HostReport]],
+    opened: Transport | None = None,
+    pace: Pace | None = None,
+    *,
+    remember: bool = True,
+) -> int:
+    """Every host's work, the reports printed once; the exit code of the host that is worst off. The arguments are those of `on_each`.
+
+    Where it is to `remember`, what several hosts left undone is kept for --retry-failed. Raises KeyboardInterrupt when the user broke it off,
+    after the reports.
+    """
+    results = on_each(targets, connection, output, work_of, opened, pace, lambda result: report_of(result).exit_code not in (0, 3, 6))
     if output.format == "text" or not isinstance(results[0].error, Error):
         single_error(results)
     tracebacks(ctx, results)
     reports = [report_of(result) for result in results]
+    if from_inventory(targets):
+        # An inventory's names are what the user knows the hosts by.
+        reports = [replace(report, target=result.target) for report, result in zip(reports, results)]
+    if remember and (len(results) > 1 or from_inventory(targets)):
+        _remember(ctx, targets, [result.target for result, report in zip(results, reports) if report.exit_code not in (0, 3)])
     print_reports(reports, output)
+    if any(type(result.error).__name__ == "LeftAtWork" for result in results):
+        raise KeyboardInterrupt
     return fleet_exit_code(reports)
+
+
+def _remember(ctx: click.Context, targets: Sequence[str], failed: Sequence[str]) -> None:
+    from provision.cli.chosen import Chosen
+    from provision.fleet.memory import Last, left, remember
+
+    chosen = targets if isinstance(targets, Chosen) else Chosen(targets, {}, (), targets)
+    trouble = remember(ctx.info_name or "", Last(chosen.sources, chosen.words, left(chosen.retried, chosen, failed)))
+    if trouble:
+        errors(f"mlhost: {line(trouble)}")
 
 
 def raise_as_error(report: HostReport) -> NoReturn:

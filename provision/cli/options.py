@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -12,11 +12,15 @@ import click
 from provision.errors import UsageError
 
 if TYPE_CHECKING:
+    from threading import Semaphore
+
+    from provision.fleet.pace import Pace
     from provision.plan import Step
     from provision.playbook import Loaded
     from provision.transport import SshOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
+Desired = Callable[["str | None"], "tuple[Loaded, Sequence[Step]]"]
 
 DEFAULT_PLAYBOOK = "gpu-host"
 HOST_KEYS = ("enforce", "accept-new", "ignore")
@@ -41,6 +45,14 @@ class Playbook(NamedTuple):
         from provision.ownsteps import load_steps
 
         return load_steps(loaded.step_files, "")
+
+    def for_each(self, ctx: click.Context, hosts: Sequence[str], loaded: Loaded, steps: Sequence[Step]) -> Desired:
+        """Which desired state and own steps each host gets, by its name: `loaded` and `steps`, or what its inventory says. Raises UsageError kinds."""
+        if not hasattr(hosts, "hosts"):  # no inventory: see provision.cli.chosen
+            return lambda _name: (loaded, steps)
+        from provision.cli.chosen import Wanted
+
+        return Wanted(ctx, hosts, self, loaded, steps).of
 
 
 class Connection(NamedTuple):
@@ -101,6 +113,50 @@ def read_password(path: str) -> str:
     return password
 
 
+class Fleet(NamedTuple):
+    """Which hosts, besides those named as targets."""
+
+    inventory: tuple[str, ...]
+    limit: tuple[str, ...]
+
+    def choose(self, ctx: click.Context, targets: tuple[str, ...], connection: Connection, retry: bool = False) -> Sequence[str]:
+        """The hosts to work on: the targets as they are, or what `provision.cli.chosen.choose` makes of them."""
+        if not (self.inventory or self.limit or retry or any(word.startswith(("aws:", "azure:")) for word in targets)):
+            return targets
+        from provision.cli.chosen import choose
+
+        return choose(ctx, targets, self, connection, retry)
+
+
+class Pacing(NamedTuple):
+    """How a fleet is worked through."""
+
+    canary: int
+    batch: str | None
+    max_failures: str | None
+    reboots_at_once: int | None
+    retry_failed: bool
+
+    def pace(self, connection: Connection) -> Pace | None:
+        """The order and the limits, None where nothing was said. Raises UsageError for amounts that are none."""
+        if not self.canary and self.batch is None and self.max_failures is None:
+            return None
+        from provision.fleet.pace import Pace, amount
+
+        return Pace(
+            connection.parallel,
+            self.canary,
+            amount(self.batch, "--batch", 1) if self.batch is not None else None,
+            amount(self.max_failures, "--max-failures", 0) if self.max_failures is not None else None,
+        )
+
+    def reboots(self, connection: Connection) -> Semaphore:
+        """What a host holds while it reboots."""
+        import threading
+
+        return threading.Semaphore(self.reboots_at_once or connection.parallel)
+
+
 class Output(NamedTuple):
     """Where and how results are written."""
 
@@ -131,6 +187,28 @@ def connection_options(function: F) -> F:
         click.option("--ask-sudo-password", is_flag=True, help="Ask for the sudo password once, on the terminal."),
         click.option("--sudo-password-file", metavar="FILE", help="Read the sudo password from the file's first line (`-`: standard input)."),
         click.option("--parallel", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="Work on so many hosts at once."),
+    ])
+
+
+def fleet_options(function: F) -> F:
+    """Hosts from inventories, as `fleet: Fleet`; `provision.cli.chosen` makes targets of it."""
+    return _group(function, "fleet", Fleet, [
+        click.option("-i", "--inventory", multiple=True, metavar="SOURCE",
+                     help="Take hosts from here: a file, ssh:PATTERN, aws:… or azure:…; see `mlhost inventory --help`. Targets are then names, "
+                          "groups or patterns of it; without a target all its hosts. Repeatable."),
+        click.option("--limit", multiple=True, metavar="PATTERN", help="Only these of them: names, groups, * and ?, `!not`, `&and`. Repeatable."),
+    ])
+
+
+def pace_options(function: F) -> F:
+    """How a fleet is worked through, as `pacing: Pacing`."""
+    return _group(function, "pacing", Pacing, [
+        click.option("--canary", type=click.IntRange(min=0), default=0, metavar="N", help="First so many hosts alone; go on only if all end well."),
+        click.option("--batch", metavar="N|P%", help="So many hosts, or that share of them, at a time; the next when all have ended."),
+        click.option("--max-failures", metavar="N|P%", help="Begin no more hosts once more than so many have failed."),
+        click.option("--reboots-at-once", type=click.IntRange(min=1), metavar="N",
+                     help="Reboot so many hosts at the same time (default: as many as --parallel)."),
+        click.option("--retry-failed", is_flag=True, help="Only hosts that this command's last run over several hosts left undone."),
     ])
 
 

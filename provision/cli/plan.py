@@ -10,9 +10,12 @@ from click.core import ParameterSource
 
 from provision.cli.options import (
     Connection,
+    Desired,
+    Fleet,
     Output,
     Playbook,
     connection_options,
+    fleet_options,
     output_options,
     playbook_options,
     targets_argument,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 Examples:
   mlhost plan                                    this machine
   mlhost plan -v root@gpu-7                      with the values behind every decision
+  mlhost plan -i fleet.yaml train                a group of an inventory
   mlhost plan --format json gpu-7 | jq .decisions
   mlhost plan --format sh gpu-7                  the very script that setup would run
   mlhost plan --out gpu-7.plan root@gpu-7        a plan to review, for mlhost apply gpu-7.plan
@@ -50,6 +54,7 @@ Exit codes: 0 nothing to change, 3 changes pending, 1 refused, 5 unsupported, 2 
 @targets_argument
 @playbook_options
 @tree_options
+@fleet_options
 @connection_options
 @output_options("text", "json", "sh")
 @click.pass_context
@@ -62,6 +67,7 @@ def command(
     arch: str | None,
     capture: str | None,
     connection: Connection,
+    fleet: Fleet,
     output: Output,
 ) -> int:
     """Show what `mlhost setup` would do to machines, and why. Changes nothing."""
@@ -69,12 +75,13 @@ def command(
     from provision.cli.output import check_out
     from provision.cli.trees import capture_bytes, check_source
 
-    check_source(targets, root, arch, capture)
+    hosts = fleet.choose(ctx, targets, connection)
+    check_source(hosts, root, arch, capture)
     check_out(output)
     keep = saves(ctx, output, root or capture)
-    if output.format == "sh" and len(targets) > 1:
+    if output.format == "sh" and len(hosts) > 1:
         raise UsageError("--format sh prints the script of one machine.", "Name one target.")
-    opened = ahead(targets, connection) if root is None and capture is None else None
+    opened = ahead(hosts, connection) if root is None and capture is None else None
     loaded = desired.load()
     steps = desired.steps(loaded)
     first = look_ahead(opened, loaded.spec, steps)
@@ -82,29 +89,35 @@ def command(
     from provision import run
     from provision.catalog import load as load_catalog
     from provision.cli.fleet import Result, name_of
-    from provision.cli.hosts import on_hosts, single_error, tracebacks
-    from provision.cli.output import write_json
-    from provision.report.jsonout import error_json, many_json, plan_json
+    from provision.cli.hosts import Work, on_each, single_error, tracebacks
     from provision.report.verdict import worst
 
     catalog = load_catalog()
-    options = run.RunOptions(steps=steps, first=first)
+    wanted = desired.for_each(ctx, hosts, loaded, steps)
     wants_script = output.format == "sh"
     kept: dict[str, SavedHost] = {}
+    if keep:
+        check_same(hosts, wanted, loaded)
 
-    def planned(transport: Transport, progress: Progress, _ask: Ask | None) -> Planned:
-        _, plan = run.plan_of(transport, loaded, catalog, options, progress)
-        if keep and not refusal(plan):
-            name = getattr(progress, "name", "")
-            kept[name] = kept_host(name, plan, run.with_keys(plan, loaded.spec, options, transport))
-        return plan, run.script_of(plan, loaded, options, transport) if wants_script and not refusal(plan) else ""
+    def work(name: str | None) -> Work[Planned]:
+        own, own_steps = wanted(name)
+        theirs = run.RunOptions(steps=own_steps, first=first)
+
+        def planned(transport: Transport, progress: Progress, _ask: Ask | None) -> Planned:
+            _, plan = run.plan_of(transport, own, catalog, theirs, progress)
+            if keep and not refusal(plan):
+                called = getattr(progress, "name", "")
+                kept[called] = kept_host(called, plan, run.with_keys(plan, own.spec, theirs, transport))
+            return plan, run.script_of(plan, own, theirs, transport) if wants_script and not refusal(plan) else ""
+
+        return planned
 
     if root is not None or capture is not None:
-        _, plan = run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, options.steps)
-        script = run.script_of(plan, loaded, options) if wants_script and not refusal(plan) else ""
+        _, plan = run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, steps)
+        script = run.script_of(plan, loaded, run.RunOptions(steps=steps)) if wants_script and not refusal(plan) else ""
         results = [Result(root or name_of(capture), value=(plan, script))]
     else:
-        results = on_hosts(targets, connection, output, planned, opened)
+        results = on_each(hosts, connection, output, work, opened)
     single_error(results)
     tracebacks(ctx, results)
     if keep:
@@ -113,8 +126,7 @@ def command(
     elif wants_script:
         show_script(results[0], output)
     elif output.format == "json":
-        parts = [plan_json(result.value[0]) if result.value else error_json(result.target, result.error) for result in results]
-        write_json(parts[0] if len(parts) == 1 else many_json(parts), output)
+        show_json(results, output)
     else:
         show_text(results, output)
     return worst(exit_code(result) for result in results)
@@ -126,6 +138,14 @@ def saves(ctx: click.Context, output: Output, tree: str | None) -> bool:
     if keep and tree is not None:
         raise UsageError("A plan to be carried out later needs a host.", "Say --format text or json to write this plan to a file.")
     return keep
+
+
+def check_same(hosts: Sequence[str], wanted: Desired, loaded: Loaded) -> None:
+    """Raise UsageError for a host that an inventory gives a desired state of its own: a plan file has one for all."""
+    differs = next((name for name in hosts if wanted(name)[0].digest != loaded.digest), None)
+    if differs is not None:
+        fix = "Leave it out with --limit '!NAME', and set that host up by `mlhost setup`."
+        raise UsageError(f"A plan file holds one desired state, and {differs} has one of its own in the inventory.", fix)
 
 
 def kept_host(name: str, plan: Plan, ready: Plan) -> SavedHost:
@@ -176,6 +196,15 @@ def show_script(result: Result[Planned], output: Output) -> None:
         raise error
     # It may hold a proxy's password, so the file is its owner's alone.
     write(as_shown(script, output), output, 0o700)
+
+
+def show_json(results: Sequence[Result[Planned]], output: Output) -> None:
+    """Print the plans and what went wrong, for programs."""
+    from provision.cli.output import write_json
+    from provision.report.jsonout import error_json, many_json, plan_json
+
+    parts = [plan_json(result.value[0]) if result.value else error_json(result.target, result.error) for result in results]
+    write_json(parts[0] if len(parts) == 1 else many_json({"target": result.target, **part} for result, part in zip(results, parts)), output)
 
 
 def show_text(results: Sequence[Result[Planned]], output: Output) -> None:

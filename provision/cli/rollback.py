@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from provision.cli import Session
-from provision.cli.options import Connection, Output, connection_options, output_options, targets_argument
+from provision.cli.options import Connection, Fleet, Output, connection_options, fleet_options, output_options, targets_argument
 from provision.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ Exit codes: 0 taken back (or nothing to take back), 1 failed or refused, 2 wrong
 @click.option("-y", "--yes", is_flag=True, help="Answer the question about removing packages with yes.")
 @click.option("--lock-wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait so long for cloud-init and package manager locks.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop following the work after this long; it goes on.")
+@fleet_options
 @connection_options
 @output_options("text", "json", "junit")
 @click.pass_context
@@ -51,6 +53,7 @@ def command(
     lock_wait: int | None,
     timeout: float | None,
     connection: Connection,
+    fleet: Fleet,
     output: Output,
 ) -> int:
     """Take back what mlhost has changed on machines, and nothing else.
@@ -63,12 +66,12 @@ def command(
     from provision.rollback import Asked
 
     asked = Asked(run_id or "", everything)
-    return carry_out(ctx, targets, connection, output, asked, plan_only=plan_only, yes=yes, lock_wait=lock_wait, timeout=timeout)
+    return carry_out(ctx, fleet.choose(ctx, targets, connection), connection, output, asked, plan_only=plan_only, yes=yes, lock_wait=lock_wait, timeout=timeout)
 
 
 def carry_out(
     ctx: click.Context,
-    targets: tuple[str, ...],
+    targets: Sequence[str],
     connection: Connection,
     output: Output,
     asked: Asked,
@@ -102,7 +105,7 @@ def carry_out(
     )
 
 
-def _show(ctx: click.Context, targets: tuple[str, ...], connection: Connection, output: Output, asked: Asked) -> int:
+def _show(ctx: click.Context, targets: Sequence[str], connection: Connection, output: Output, asked: Asked) -> int:
     from provision.catalog import load as load_catalog
     from provision.cli.hosts import on_hosts, single_error, tracebacks
     from provision.cli.output import errors, look, write, write_json

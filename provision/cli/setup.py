@@ -12,15 +12,20 @@ import click
 from provision.cli import Session
 from provision.cli.options import (
     Connection,
+    Fleet,
     Output,
+    Pacing,
     Playbook,
     connection_options,
+    fleet_options,
     output_options,
+    pace_options,
     playbook_options,
     targets_argument,
 )
 
 if TYPE_CHECKING:
+    from provision.model import HostReport
     from provision.playbook import Loaded
 
 
@@ -31,6 +36,8 @@ Examples:
   mlhost setup root@gpu-7 ada@gpu-8:2222         two machines over SSH, at once
   mlhost setup --yes --reboot gpu-7              ask nothing, reboot if that is needed
   mlhost setup -p docker-host --set docker.source=distro gpu-7
+  mlhost setup -i fleet.yaml --canary 1 --batch 25% --max-failures 5% train
+  mlhost setup -i aws:region=eu-west-1,tag:Role=gpu
   mlhost setup --format junit --out report.xml gpu-7 gpu-8
 
 \b
@@ -44,6 +51,8 @@ that of the host worst off, in the order 1, 7, 2, 4, 5, 6, 0.
 @click.option("--reboot/--no-reboot", default=None, help="Allow or forbid a reboot where one is needed; wins over the playbook.")
 @click.option("--lock-wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait so long for cloud-init and package manager locks.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop a stage of the work that takes longer than this.")
+@fleet_options
+@pace_options
 @connection_options
 @output_options("text", "json", "junit")
 @click.pass_context
@@ -53,6 +62,8 @@ def command(
     targets: tuple[str, ...],
     desired: Playbook,
     connection: Connection,
+    fleet: Fleet,
+    pacing: Pacing,
     output: Output,
     yes: bool,
     reboot: bool | None,
@@ -71,36 +82,40 @@ def command(
     from provision.cli.output import check_out
 
     check_out(output)
-    opened = ahead(targets, connection)
+    hosts = fleet.choose(ctx, targets, connection, pacing.retry_failed)
+    pace = pacing.pace(connection)
+    opened = ahead(hosts, connection)
     loaded = desired.load()
     steps = desired.steps(loaded)
     first = look_ahead(opened, loaded.spec, steps)
 
     from provision import run
     from provision.catalog import load as load_catalog
-    from provision.cli.hosts import report_hosts
+    from provision.cli.hosts import Work, report_each
 
     catalog = load_catalog()
-    allowed = loaded.spec.reboot if reboot is None else "allow" if reboot else "never"
+    wanted, reboots = desired.for_each(ctx, hosts, loaded, steps), pacing.reboots(connection)
     ctx.ensure_object(Session).interrupted = (
         "Stopped here. What has begun on the machine goes on there; follow it with: "
-        f"{' '.join(['mlhost status --follow', *targets])}"
+        f"{' '.join(['mlhost status --follow', *(word for source in fleet.inventory for word in ('-i', source)), *targets])}"
+        + ("\nGo on with what is undone by adding --retry-failed to the same command." if len(hosts) > 1 else "")
     )
     itself = self_command(desired, loaded, yes=yes, reboot=reboot, lock_wait=lock_wait, timeout=timeout)
-    return report_hosts(
-        ctx,
-        targets,
-        connection,
-        output,
-        lambda transport, progress, ask: run.setup(
+
+    def work(name: str | None) -> Work[HostReport]:
+        own, own_steps = wanted(name)
+        allowed = own.spec.reboot if reboot is None else "allow" if reboot else "never"
+        return lambda transport, progress, ask: run.setup(
             transport,
-            loaded,
+            own,
             catalog,
-            run.RunOptions(yes=yes, reboot=allowed, lock_wait=lock_wait, timeout=timeout, ask=ask, self_command=itself, steps=steps, first=first),
+            run.RunOptions(
+                yes=yes, reboot=allowed, lock_wait=lock_wait, timeout=timeout, ask=ask, self_command=itself, steps=own_steps, first=first, reboots=reboots
+            ),
             progress,
-        ),
-        opened,
-    )
+        )
+
+    return report_each(ctx, hosts, connection, output, work, opened, pace)
 
 
 def self_command(

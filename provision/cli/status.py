@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from provision.cli import Session
-from provision.cli.options import Connection, Output, connection_options, output_options, targets_argument
+from provision.cli.options import Connection, Fleet, Output, connection_options, fleet_options, output_options, targets_argument
 
 
 @click.command(epilog="""
 \b
 Examples:
   mlhost status                                  this machine
+  mlhost status -i fleet.yaml                    every host of an inventory
   mlhost status --follow root@gpu-7              watch the run there to its end
 
 \b
@@ -20,10 +21,11 @@ a reboot; 1 where it failed.
 """)
 @targets_argument
 @click.option("-f", "--follow", is_flag=True, help="Watch a run that goes on until it ends.")
+@fleet_options
 @connection_options
 @output_options("text", "json")
 @click.pass_context
-def command(ctx: click.Context, targets: tuple[str, ...], connection: Connection, output: Output, follow: bool) -> int:
+def command(ctx: click.Context, targets: tuple[str, ...], connection: Connection, fleet: Fleet, output: Output, follow: bool) -> int:
     """Show or follow a run that goes on (or ended) on a machine.
 
     A run is on the machine itself and needs no connection; this only reads its journal.
@@ -34,4 +36,4 @@ def command(ctx: click.Context, targets: tuple[str, ...], connection: Connection
 
     check_out(output)
     ctx.ensure_object(Session).interrupted = "Stopped watching. What runs on the machine goes on there."
-    return report_hosts(ctx, targets, connection, output, lambda transport, progress, _ask: status(transport, follow, progress))
+    return report_hosts(ctx, fleet.choose(ctx, targets, connection), connection, output, lambda transport, progress, _ask: status(transport, follow, progress))

@@ -9,9 +9,11 @@ import click
 
 from provision.cli.options import (
     Connection,
+    Fleet,
     Output,
     Playbook,
     connection_options,
+    fleet_options,
     output_options,
     playbook_options,
     targets_argument,
@@ -32,11 +34,12 @@ Exit codes: 0 written, 1 failed, 2 wrong usage, 4 unreachable.
 @targets_argument
 @click.option("--capture", metavar="FILE", help="Make it from what `mlhost facts --format raw` printed elsewhere (`-`: standard input).")
 @playbook_options
+@fleet_options
 @connection_options
 @output_options("text")
 @click.pass_context
 def command(
-    ctx: click.Context, *, targets: tuple[str, ...], capture: str | None, desired: Playbook, connection: Connection, output: Output
+    ctx: click.Context, *, targets: tuple[str, ...], capture: str | None, desired: Playbook, connection: Connection, fleet: Fleet, output: Output
 ) -> int:
     """Pack what a helper needs to see of a machine into one file.
 
@@ -46,7 +49,8 @@ def command(
     from provision.cli.output import check_out, write_bytes
 
     check_out(output)
-    if len(targets) > 1 or (targets and capture):
+    hosts = fleet.choose(ctx, targets, connection)
+    if len(hosts) > 1 or (hosts and capture):
         raise UsageError("A support bundle is of one machine.", "Name one target, or one --capture.")
 
     from provision.catalog import load as load_catalog
@@ -62,11 +66,11 @@ def command(
         members = files(capture_bytes(None, None, capture, loaded), {}, loaded, catalog, name_of(capture))
     else:
         options = RunOptions(steps=desired.steps(loaded))
-        results = on_hosts(targets, connection, output, lambda transport, progress, _ask: collect(transport, loaded, catalog, options, progress))
+        results = on_hosts(hosts, connection, output, lambda transport, progress, _ask: collect(transport, loaded, catalog, options, progress))
         single_error(results)
         tracebacks(ctx, results)
         members = results[0].value or {}
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", targets[0] if targets else "here").strip("-.")
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", hosts[0] if hosts else "here").strip("-.")
     where = output.out or f"mlhost-support-{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.tar.gz"
     content = pack(members)
     write_bytes(content, output._replace(out=where), 0o600)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from provision.cli.options import Connection, Output, connection_options, output_options, targets_argument
+from provision.cli.options import Connection, Fleet, Output, connection_options, fleet_options, output_options, targets_argument
 from provision.cli.rollback import carry_out
 
 
@@ -25,6 +25,7 @@ Exit codes: 0 taken back (or nothing to take back), 1 failed or refused, 2 wrong
 @click.option("-y", "--yes", is_flag=True, help="Answer every question (removing packages, deleting Docker's data) with yes.")
 @click.option("--lock-wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait so long for cloud-init and package manager locks.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop following the work after this long; it goes on.")
+@fleet_options
 @connection_options
 @output_options("text", "json", "junit")
 @click.pass_context
@@ -38,6 +39,7 @@ def command(
     lock_wait: int | None,
     timeout: float | None,
     connection: Connection,
+    fleet: Fleet,
     output: Output,
 ) -> int:
     """Take back everything that mlhost has changed on machines, and mlhost itself.
@@ -48,4 +50,4 @@ def command(
     from provision.rollback import Asked
 
     asked = Asked(everything=True, uninstall=True, purge=purge_data)
-    return carry_out(ctx, targets, connection, output, asked, plan_only=plan_only, yes=yes, lock_wait=lock_wait, timeout=timeout)
+    return carry_out(ctx, fleet.choose(ctx, targets, connection), connection, output, asked, plan_only=plan_only, yes=yes, lock_wait=lock_wait, timeout=timeout)

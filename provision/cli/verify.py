@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from provision.cli.options import (
     Connection,
+    Fleet,
     Output,
+    Pacing,
     Playbook,
     connection_options,
+    fleet_options,
     output_options,
+    pace_options,
     playbook_options,
     targets_argument,
 )
+
+if TYPE_CHECKING:
+    from provision.model import HostReport
 
 
 @click.command(epilog="""
@@ -21,6 +30,7 @@ Examples:
   mlhost verify                                  this machine
   mlhost verify root@gpu-7 root@gpu-8
   mlhost verify --format junit --out report.xml gpu-7
+  mlhost verify -i fleet.yaml 'train,!gpu-9'
   mlhost verify --reload --reboot gpu-7          also whether it lasts
   mlhost verify --format nagios                  one line and Nagios's exit code, for a monitor
 
@@ -35,6 +45,8 @@ With --format nagios: 0 OK, 2 CRITICAL (a layer is broken), 3 UNKNOWN (could not
 @click.option("--reload", is_flag=True, help="Also prove that running containers keep their GPUs through `systemctl daemon-reload`, which this runs.")
 @click.option("--reboot", is_flag=True, help="Also reboot each host and prove it again. Not for the machine that this runs on.")
 @click.option("--deep", is_flag=True, help="Also run a program that computes on a GPU; its image is pulled (`smoke.workload`).")
+@fleet_options
+@pace_options
 @connection_options
 @output_options("text", "json", "junit", "nagios", "prometheus")
 @click.pass_context
@@ -44,6 +56,8 @@ def command(
     targets: tuple[str, ...],
     desired: Playbook,
     connection: Connection,
+    fleet: Fleet,
+    pacing: Pacing,
     output: Output,
     timeout: float | None,
     reload: bool,
@@ -59,21 +73,27 @@ def command(
     from provision.cli.output import check_out
 
     check_out(output)
-    opened = ahead(targets, connection)
+    hosts = fleet.choose(ctx, targets, connection, pacing.retry_failed)
+    pace = pacing.pace(connection)
+    opened = ahead(hosts, connection)
     loaded = desired.load()
     steps = desired.steps(loaded)
     first = look_ahead(opened, loaded.spec, steps)
 
     from provision import prove, run
     from provision.catalog import load as load_catalog
-    from provision.cli.hosts import report_hosts
+    from provision.cli.hosts import Work, report_each
 
     catalog = load_catalog()
-    options = run.RunOptions(timeout=timeout, steps=steps, first=first)
+    wanted, reboots = desired.for_each(ctx, hosts, loaded, steps), pacing.reboots(connection)
     depth = prove.Depth(reload, reboot, deep)
-    code = report_hosts(
-        ctx, targets, connection, output, lambda transport, progress, _ask: prove.verify(transport, loaded, catalog, options, progress, depth), opened
-    )
+
+    def work(name: str | None) -> Work[HostReport]:
+        own, own_steps = wanted(name)
+        options = run.RunOptions(timeout=timeout, steps=own_steps, first=first, reboots=reboots)
+        return lambda transport, progress, _ask: prove.verify(transport, own, catalog, options, progress, depth)
+
+    code = report_each(ctx, hosts, connection, output, work, opened, pace)
     if output.format == "nagios":
         from provision.report.monitoring import nagios_code
 

@@ -188,6 +188,7 @@ _HEADLINES = {
     "verified": ("proved", "green"),
     "rebooting": ("rebooting, then goes on by itself", "yellow"),
     "running": ("a run is going on", "cyan"),
+    "not started": ("was not started", "yellow"),
     "pending": ("changes are pending", "yellow"),
     "failed": ("failed", "red"),
     "unreachable": ("cannot be reached", "red"),

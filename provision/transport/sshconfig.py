@@ -117,13 +117,7 @@ def read(target: Target, config_file: Optional[str], home: Optional[str] = None,
     """
     home = home or os.path.expanduser("~")
     answer = Lookup(target.host, target.user, target.port, home)
-    user_directory = os.path.join(home, ".ssh")
-    files: list[tuple[str, str]] = []
-    if config_file is None:
-        candidates = [(os.path.join(user_directory, "config"), user_directory), (system_file, os.path.dirname(system_file))]
-        files = [(path, directory) for path, directory in candidates if os.path.exists(path)]
-    elif config_file.lower() != "none":
-        files = [(os.path.expanduser(config_file), user_directory)]
+    files = _files(config_file, home, system_file)
     for path, directory in files:
         _File(answer, path, directory, final=False).read()
     _refuse_canonicalization(answer)
@@ -131,6 +125,15 @@ def read(target: Target, config_file: Optional[str], home: Optional[str] = None,
         for path, directory in files:
             _File(answer, path, directory, final=True).read()
     return answer
+
+
+def _files(config_file: Optional[str], home: str, system_file: str) -> list[tuple[str, str]]:
+    """The files to read, each with the directory that its Includes are relative to."""
+    user_directory = os.path.join(home, ".ssh")
+    if config_file is None:
+        candidates = [(os.path.join(user_directory, "config"), user_directory), (system_file, os.path.dirname(system_file))]
+        return [(path, directory) for path, directory in candidates if os.path.exists(path)]
+    return [] if config_file.lower() == "none" else [(os.path.expanduser(config_file), user_directory)]
 
 
 def _refuse_canonicalization(answer: Lookup) -> None:
@@ -234,7 +237,7 @@ class _File:
         for word in words:
             pattern = os.path.join(self.answer.home, word[2:]) if word.startswith("~/") else os.path.expanduser(word)
             for path in sorted(glob.glob(os.path.join(self.directory, pattern))):
-                _File(self.answer, path, self.directory, final=self.final, active=self.active, depth=self.depth + 1).read()
+                type(self)(self.answer, path, self.directory, final=self.final, active=self.active, depth=self.depth + 1).read()
 
     def _match(self, words: list[str]) -> bool:
         queue = [part for word in words for part in (word.split("=", 1) if re.match(r"!?[a-z]+=", word) else [word])]
@@ -271,6 +274,34 @@ class _File:
             "localuser": getpass.getuser,
         }[name]()
         return _matches(value.split(","), subject)
+
+
+class _Names(_File):
+    """Collects what Host lines name; nothing else of a file counts."""
+
+    def _line(self, text: str) -> None:
+        parts = _LINE.match(text)
+        keyword = parts.group(1).lower() if parts else ""
+        if parts and keyword in ("host", "include"):
+            words = list(self._words(parts.group(2)))
+            if keyword == "include":
+                self._include(words)
+            else:
+                known = self.answer.values.setdefault("host", [])
+                known += [word for word in words if not re.search(r"[*?!]", word) and word not in known]
+
+
+def host_names(config_file: Optional[str], home: Optional[str] = None, system_file: str = SYSTEM_CONFIG) -> list[str]:
+    """Every name that a Host line of the files gives in full, in their order. Raises SshConfigError for a file that cannot be read."""
+    answer = Lookup("", home=home or os.path.expanduser("~"))
+    for path, directory in _files(config_file, answer.home, system_file):
+        _Names(answer, path, directory, final=False).read()
+    return answer.values.get("host", [])
+
+
+def matches(patterns: list[str], subject: str) -> bool:
+    """Whether a list of ssh's patterns (`*`, `?`, `!no`) takes a name in."""
+    return _matches(patterns, subject)
 
 
 def _matches(patterns: list[str], subject: str) -> bool:
