@@ -77,9 +77,9 @@ rpm_try() { # COMMAND...: with a wait before it, again when somebody was faster
 rpm_why() { # TEXT: with the package manager's own first complaint, the most telling kind of it
     rpm_why_line=''
     for rpm_why_pattern in \
-        'came within|No space left on device|Read-only file ?system' \
+        'came within|No space left on device|Read-only file ?system|needs [0-9.]+[KMGT]?B? more space' \
         'Error message: ' \
-        "checksum doesn't match|wrong checksum|Timeout exceeded" \
+        "checksum doesn't match|wrong checksum|Timeout exceeded|doesn't contain public key data" \
         'Status code: [45]|Curl error|Connection failed|Usable URL not found|Valid metadata not found|HTTP Error|File .* not found on medium' \
         'OpenPGP check|does not verify|match with known keys|is not signed|is not correctly signed|Public key for|BADSIG|digest does not match|unknown key' \
         '[Ss]ignature verification|GPG (check|verification)' \
