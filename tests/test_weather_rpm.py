@@ -127,7 +127,7 @@ def told(machine: Machine, layer: str) -> None:
 def test_a_new_source_in_bad_weather_leaves_nothing_behind_and_is_there_when_it_is_over(machine: Machine, weather: Weather, case: Case) -> None:
     wanted = machine.repository(checks=CHECKS)
     weather.spoil(case)
-    machine.env = {"MLHOST_FETCH_WAIT": "5"} if case.fault.kind in ("hang", "trickle") else {}
+    machine.env = {"MLHOST_FETCH_WAIT": "3"} if case.fault.kind in ("hang", "trickle") else {}
     assert machine.run(wanted) == 1, machine.log
     assert weather.server.weather.has_struck()
     told(machine, case.layer)
@@ -143,7 +143,7 @@ def test_a_new_source_in_bad_weather_leaves_nothing_behind_and_is_there_when_it_
 def test_a_package_that_does_not_come_leaves_the_database_as_it_was(machine: Machine, weather: Weather, case: Case) -> None:
     assert machine.run(machine.repository(checks=CHECKS)) == 0, machine.log
     if machine.zypper and case.fault.kind in ("cut", "stall"):
-        pytest.skip("zypper asks again for the rest for as long as its own settings say, which is minutes")
+        pytest.skip("zypper goes on for the rest of a package for minutes, whatever its settings say")
     before = machine.host.must("rpm", "-qa")
     weather.spoil(case)
     assert machine.run(packages("docker-ce")) == 1, machine.log
