@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "build" / "reliability"
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- figures: python -m benchmarks.reliability -->", "<!-- end of figures -->"
-TESTS = ("tests/test_kill_walk.py", "tests/test_kill_controller.py", "tests/test_weather_apt.py")
+TESTS = ("tests/test_kill_walk.py", "tests/test_kill_controller.py", "tests/test_weather_apt.py", "tests/test_weather_rpm.py")
 VM_TESTS = ("tests/test_kill_vm.py",)
 
 

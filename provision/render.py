@@ -73,7 +73,7 @@ def stage(plan: Plan, *, run_id: str, proxy: str = "", no_proxy: str = "", lock_
         run=run_id,
         items=rendered,
         prelude=Sh(prelude),
-        environment=[*_environment(proxy, no_proxy), *([shtext.call("rollback_begin")] if "rollback" in fragments else [])],
+        environment=[*_environment(proxy, no_proxy), *_first(fragments)],
     )
 
 
@@ -326,6 +326,13 @@ def _smoke_words(smoke: actions.Smoke) -> list[object]:
     if smoke.request and smoke.request not in REQUESTS:
         raise RenderError(f"{smoke.request!r} is no way to ask for GPUs.", "Use cdi, gpus or runtime.")
     return [shtext.word(image, "image"), int(smoke.gpus), smoke.request]
+
+
+def _first(fragments: Sequence[str]) -> list[Sh]:
+    """What comes before all items. What cannot be mended is told, and is no reason to leave the rest undone."""
+    if "rollback" in fragments:
+        return [shtext.call("rollback_begin")]
+    return [Sh(f"{shtext.call('rpm_mend')} || :")] if "rpm" in fragments else []
 
 
 def _environment(proxy: str, no_proxy: str) -> list[Sh]:

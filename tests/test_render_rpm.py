@@ -69,6 +69,7 @@ class Machine:
     served: Served
     events: list[Event] = field(default_factory=list)
     log: str = ""
+    env: dict[str, str] = field(default_factory=dict)
 
     @property
     def zypper(self) -> bool:
@@ -92,7 +93,7 @@ class Machine:
 
     def execute(self, text: str, shell: str = "dash") -> int:
         self.host.path("/events").write_text("")
-        env = {"MLHOST_EVENTS": "/events", "MLHOST_PAUSE": "0.1"}
+        env = {"MLHOST_EVENTS": "/events", "MLHOST_PAUSE": "0.1", **self.env}
         self.host.path("/script").write_text(text)
         done = self.host.run(*SHELLS[shell], "/script", env=env)
         self.log = done.stdout

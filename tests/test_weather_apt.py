@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from provision import actions
 from provision.remedies import remedy
+from provision.spec import Proxy, Spec
+from provision.steps import Context, network
+from provision.watched import PROXY_APT
 from tests.lab.aptweather import KEY_PATH, SOURCE, AptHost, Mirror, apt_host, base_of, mirror
 from tests.lab.faults import Fault
 from tests.lab.figures import count
 from tests.lab.fixtures import available, skipping
+from tests.lab.proxy import CachingProxy
+from tests.machines import CATALOG, machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -42,10 +48,12 @@ CASES = (
     Case("a changed Release file", Fault(INRELEASE, "corrupt"), "repository"),
     Case("a connection that is reset", Fault(RELEASE, "reset"), "network"),
     Case("a mirror that never answers", Fault(RELEASE, "hang"), "network"),
+    Case("a mirror that trickles", Fault(RELEASE, "trickle"), "network"),
     Case("a captive portal", Fault(".", "portal"), "network"),
     Case("a redirection to itself", Fault(RELEASE, "loop"), "repository"),
     Case("a proxy that wants credentials", Fault(".", "proxy-auth"), "proxy"),
     Case("another key", Fault(INRELEASE, "swap"), "repository", swapped="stranger"),
+    Case("an expired key", Fault(INRELEASE, "swap"), "repository", swapped="old"),
     Case("an expired Release file", Fault(INRELEASE, "swap"), "repository", swapped="expired"),
     Case("a Release file of the future", Fault(INRELEASE, "swap"), "clock", swapped="future"),
     Case("404 for the index", Fault(INDEX, "status", 404), "repository", hidden=True),
@@ -102,6 +110,13 @@ def told(reason: str, layer: str) -> bool:
     return True
 
 
+def bad(host: AptHost, weather: Mirror, case: Case, remark: str = "") -> str:
+    """What becomes of the source while the weather is as it is."""
+    signer = weather.outlived if case.swapped == "old" else None
+    # a mirror that never stops would be waited for a quarter of an hour
+    return host.refused(weather.repository(remark, signer), fetch_wait=3 if case.fault.kind == "trickle" else 900)
+
+
 def packages(*names: str) -> actions.Packages:
     return actions.Packages(tuple(actions.Package(*name.split("=")) for name in names))
 
@@ -109,9 +124,11 @@ def packages(*names: str) -> actions.Packages:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_new_source_in_bad_weather_leaves_nothing_behind_and_is_there_when_it_is_over(host: AptHost, weather: Mirror, case: Case) -> None:
     spoil(weather, case)
-    reason = host.refused(weather.repository())
+    reason = bad(host, weather, case)
     assert weather.server.weather.has_struck()
     assert told(reason, case.layer)
+    if case.swapped == "old":
+        assert "key that signs the repository has expired" in getattr(remedy(reason), "fix", ""), reason
     assert not host.read(SOURCE)
     assert not host.read(KEY_PATH)
     weather.server.weather.sunny()
@@ -129,7 +146,7 @@ def test_lists_of_better_days_do_not_pass_for_success(host: AptHost, weather: Mi
 def test_the_apt_of_debian_12_lets_no_more_pass(older: AptHost, weather: Mirror, case: Case) -> None:
     if case.hidden:
         spoil(weather, case)
-        assert told(older.refused(weather.repository()), case.layer)
+        assert told(bad(older, weather, case), case.layer)
         assert not older.read(SOURCE)
     changed_source(older, weather, case)
     count(f"apt-12-{case.name.replace(' ', '-')}", "a changed apt source in bad weather, Debian 12", 1, 1)
@@ -144,7 +161,7 @@ def changed_source(host: AptHost, weather: Mirror, case: Case) -> None:
         weather.server.weather.sunny()
         return
     # another text of the same source: its index has to be fetched again, and apt alone would warn and exit 0
-    reason = host.refused(weather.repository("changed"))
+    reason = bad(host, weather, case, "changed")
     assert told(reason, case.layer)
     assert host.read(SOURCE) == weather.repository().text, "the source of before is back"
     weather.server.weather.sunny()
@@ -172,6 +189,32 @@ def test_a_name_that_cannot_be_resolved_is_the_networks_matter(host: AptHost, we
     )
     assert told(host.refused(wanted), "network")
     assert not host.read(SOURCE)
+
+
+def test_a_proxy_that_demands_credentials_gets_those_of_the_playbook_and_nobody_else_does(host: AptHost, weather: Mirror, tmp_path: Path) -> None:
+    """A real proxy, and the very files that the playbook's `proxy.http` makes on a host; only root may read what holds the password."""
+    weather.server.weather.sunny()
+    secret = "s3cret-of-the-proxy"
+    with CachingProxy(tmp_path, credentials=f"someone:{secret}") as proxy:
+        bare, full = proxied(proxy.url), proxied(proxy.url.replace("//", f"//someone:{secret}@"))
+        assert told(host.refused(bare, weather.repository()), "proxy")
+        assert not host.read(SOURCE)
+        assert host.refused(full, weather.repository(), packages("engine")) == ""
+        assert any("InRelease" in request for request in weather.server.weather.requests), "it was the proxy that asked"
+    assert "s3cret" in host.read(full.path)
+    holders = host.host.sh("grep -rls s3cret /etc /var/lib /var/log /tmp /run | sort", check=False).split()
+    assert full.path in holders
+    told_of = [path for path in holders if "/log" in path or "event" in path]
+    assert not told_of, "neither log nor journal repeats the password"
+    assert host.host.sh(f"stat -c %a%u {' '.join(holders)}").split() == ["6000"] * len(holders), holders
+    count("apt-proxy-credentials", "a proxy that demands credentials", 1, 1)
+
+
+def proxied(url: str) -> actions.File:
+    """The file of apt that a playbook with this proxy leads to."""
+    facts = machine()
+    decided = network.decide(Context(facts, Spec(proxy=Proxy(http=url)), CATALOG.platform(facts.os, facts.arch), CATALOG))
+    return next(item.action for item in decided.items if isinstance(item.action, actions.File) and item.action.path == PROXY_APT)
 
 
 # Small file systems for the places where a full or read-only one hurts most. Full from the beginning, or in the middle of the work.

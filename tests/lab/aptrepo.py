@@ -16,19 +16,29 @@ from tests.lab.need import LabError, tool
 
 
 class SigningKey:
-    """An OpenPGP key in a home of its own, made for one vendor. `fingerprint` is 40 upper-case hex digits."""
+    """An OpenPGP key in a home of its own, made for one vendor. `fingerprint` is 40 upper-case hex digits.
 
-    def __init__(self, uid: str) -> None:
+    With a `day` (YYYYMMDDThhmmss) it was made then, to expire a month later; its owner has prolonged it since, but `public` is still the old one.
+    """
+
+    def __init__(self, uid: str, day: str = "") -> None:
         self._gpg = tool("gpg", "gnupg")
+        self._outlived = b""
         # A socket path must be short, so the home is under the system's own temporary folder.
         self.home = Path(tempfile.mkdtemp(prefix="lab-gpg-"))
         self.home.chmod(0o700)
-        self._call("--passphrase", "", "--quick-generate-key", uid, "ed25519", "sign", "never")
+        clock = ["--faked-system-time", f"{day}!"] if day else []
+        self._call(*clock, "--passphrase", "", "--quick-generate-key", uid, "ed25519", "sign", "30d" if day else "never")
         listing = self._call("--with-colons", "--list-keys").decode()
         self.fingerprint = next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:"))
+        if day:
+            self._outlived = self.public()
+            self._call("--quick-set-expire", self.fingerprint, "never")
 
     def public(self, armored: bool = True) -> bytes:
         """The public key, as vendors publish it."""
+        if self._outlived:
+            return self._outlived
         return self._call(*(["--armor"] if armored else []), "--export", self.fingerprint)
 
     def sign(self, release: Path) -> None:

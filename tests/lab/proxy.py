@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import http.client
@@ -27,7 +28,8 @@ PASS_ON = ("Content-Type", "Content-Length", "Last-Modified", "ETag", "Location"
 class CachingProxy:
     """An HTTP proxy at `address` that keeps immutable files in `folder`.
 
-    `tls_hosts` are fetched by https although the client asked by http. Use it as a context manager.
+    `tls_hosts` are fetched by https although the client asked by http. With `credentials` (NAME:PASSWORD) it answers 407 to everybody else.
+    Use it as a context manager.
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class CachingProxy:
         folder: Optional[Path] = None,
         tls_hosts: Iterable[str] = (),
         address: str = "127.0.0.1",
+        credentials: str = "",
     ) -> None:
+        self.authorization = f"Basic {base64.b64encode(credentials.encode()).decode()}" if credentials else ""
         self.folder = folder or cache_root() / "proxy"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tls_hosts = frozenset(tls_hosts)
@@ -85,7 +89,19 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: tests read apt's own output."""
 
+    def _welcome(self) -> bool:
+        wanted = self.server.lab.authorization
+        if not wanted or self.headers.get("Proxy-Authorization") == wanted:
+            return True
+        self.send_response(407, "Proxy Authentication Required")
+        self.send_header("Proxy-Authenticate", 'Basic realm="lab"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return False
+
     def do_GET(self) -> None:
+        if not self._welcome():
+            return
         kept = self._kept_path()
         if kept is not None and kept.exists() and self.command == "GET":
             self._send_kept(kept)
@@ -101,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_CONNECT(self) -> None:
         """Tunnel https untouched."""
+        if not self._welcome():
+            return
         host, _, port = self.path.rpartition(":")
         try:
             far = socket.create_connection((host, int(port)), timeout=30)
@@ -136,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         upstream = self._upstream(parts.netloc)
         path = parts.path + (f"?{parts.query}" if parts.query else "")
-        skip = ("proxy-connection", "connection", "range", "if-range") if kept else ("proxy-connection", "connection")
+        skip = ("proxy-connection", "proxy-authorization", "connection", *(("range", "if-range") if kept else ()))
         headers = {name: value for name, value in self.headers.items() if name.lower() not in skip}
         with contextlib.closing(upstream):
             upstream.request(self.command, path, headers=headers)

@@ -35,6 +35,7 @@ class Rpm:
     provides: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     modularity: str = ""
+    post: str = ""
     signed: bool = True
 
     @property
@@ -68,7 +69,8 @@ class Rpm:
             for path, content in self.files.items()
         )
         listed = "".join(f"/{path}\n" for path in self.files)
-        return f"%global debug_package %{{nil}}\n%global __os_install_post %{{nil}}\n{head}\n%description\n{DOUBLE}\n%install\n{made}\n%files\n{listed}"
+        post = f"%post\n{self.post}\n" if self.post else ""
+        return f"%global debug_package %{{nil}}\n%global __os_install_post %{{nil}}\n{head}\n%description\n{DOUBLE}\n%install\n{made}\n{post}%files\n{listed}"
 
 
 class RpmMaker:

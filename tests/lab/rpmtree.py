@@ -137,7 +137,9 @@ class RpmHost:
 
     def close(self) -> None:
         """End the namespace; its mounts go with it, and so do the daemons that package managers have left in it (gpg-agent)."""
-        own = os.readlink(f"/proc/{self._keeper.pid}/ns/mnt") if self._keeper.poll() is None else ""
+        own = ""
+        with contextlib.suppress(OSError):  # it may have ended by itself
+            own = os.readlink(f"/proc/{self._keeper.pid}/ns/mnt")
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if own and int(process.name) != self._keeper.pid and os.readlink(process / "ns/mnt") == own:

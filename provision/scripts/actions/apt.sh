@@ -62,13 +62,16 @@ apt_why() { # TEXT: with apt's own first complaint
     # the line after it says what the error was
     [ -n "$apt_why_line" ] || apt_why_line=$(grep -E -A 1 '^Err:[0-9]+ ' "$WORK/apt.out" | head -n 2 | tr -s '\n ' ' ')
     [ -n "$apt_why_line" ] || apt_why_line=$(grep -E '^E: |^dpkg: error' "$WORK/apt.out" | head -n 1)
+    # that it is not signed is only half of it: by whom not, or that the key has expired, is said elsewhere
+    case $apt_why_line in *'is not signed'*) apt_why_line="$apt_why_line $(grep -E '^[EW]: (GPG error|OpenPGP)' "$WORK/apt.out" | head -n 1)" ;; esac
+    case $apt_why_line in *'came within'*) apt_why_line="$apt_why_line; the last was $(grep -E '^(Get|Hit|Ign):' "$WORK/apt.out" | tail -n 1)" ;; esac
     why "$1${apt_why_line:+: $apt_why_line}${APT_STALE:+ (and the package lists could not be refreshed: $APT_STALE)}"
 }
 
 apt_source() { # PATH ARGUMENT...: apt-get that knows this one source file only
     apt_source_path=$ROOT$1
     shift
-    apt-get -q -o "Dir::Etc::sourcelist=$apt_source_path" -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 "$@"
+    in_time apt-get -q -o "Dir::Etc::sourcelist=$apt_source_path" -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0 "$@"
 }
 
 apt_refreshed() { # PATH: every part of this source has been fetched
@@ -157,7 +160,7 @@ apt_transaction() { # ARGUMENT...: apt-get install with the options of every tra
 
 apt_update_all() {
     APT_STALE=''
-    apt_try apt-get -q update -o Acquire::Retries=3 && ! grep -Eq '^(Err:|W: Failed to fetch)' "$WORK/apt.out" && return 0
+    apt_try in_time apt-get -q update -o Acquire::Retries=3 && ! grep -Eq '^(Err:|W: Failed to fetch)' "$WORK/apt.out" && return 0
     # not an end in itself: what is to be installed may be there all the same
     APT_STALE=$(grep -E '^(E|W): ' "$WORK/apt.out" | head -n 1)
     note "some package indexes could not be refreshed${APT_STALE:+: $APT_STALE}"

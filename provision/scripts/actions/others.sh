@@ -54,6 +54,20 @@ wait_for_others() { # WHO: until that function finds nobody at work, at most LOC
     done
 }
 
+FETCH_WAIT=${MLHOST_FETCH_WAIT:-900}
+
+in_time() { # COMMAND...: it fetches indexes and changes nothing else. A mirror that sends a byte now and then would keep apt and zypper for ever
+    in_time_rc=0
+    # in this process group, so that whoever ends the script ends the command
+    if timeout --foreground 9 true 2>/dev/null; then
+        timeout --foreground -k 10 "$FETCH_WAIT" "$@" || in_time_rc=$?
+    else
+        "$@" || in_time_rc=$?
+    fi
+    case $in_time_rc in 124 | 137) printf 'E: not all of it came within %s s\n' "$FETCH_WAIT" ;; esac
+    return "$in_time_rc"
+}
+
 # ---- what package work changes, written down even if it is cut off half way
 
 packages_begin() { # before a transaction: what is there. It is kept until the receipts are written, be it by another run

@@ -1,6 +1,6 @@
 # rpm with dnf 4 and 5, yum, tdnf or zypper: one repository's key and index, one transaction. It needs others.sh.
 
-RPM_KIND='' RPM_TOOL='' RPM_STALE=''
+RPM_KIND='' RPM_TOOL='' RPM_STALE='' RPM_IN_TIME=''
 
 rpm_manager() { # sets RPM_KIND (dnf, dnf5, yum, tdnf, zypper: whose options it takes) and RPM_TOOL (its path)
     [ -z "$RPM_KIND" ] || return 0
@@ -77,7 +77,9 @@ rpm_try() { # COMMAND...: with a wait before it, again when somebody was faster
 rpm_why() { # TEXT: with the package manager's own first complaint, the most telling kind of it
     rpm_why_line=''
     for rpm_why_pattern in \
+        'came within|No space left on device|Read-only file ?system|needs [0-9.]+[KMGT]?B? more space' \
         'Error message: ' \
+        "checksum doesn't match|wrong checksum|Timeout exceeded|doesn't contain public key data" \
         'Status code: [45]|Curl error|Connection failed|Usable URL not found|Valid metadata not found|HTTP Error|File .* not found on medium' \
         'OpenPGP check|does not verify|match with known keys|is not signed|is not correctly signed|Public key for|BADSIG|digest does not match|unknown key' \
         '[Ss]ignature verification|GPG (check|verification)' \
@@ -175,7 +177,9 @@ rpm_refresh() { # ID PATH: fetch this repository's index, and no other
     rpm_refresh_id=$1 rpm_refresh_path=$2
     shift 2
     rpm_refresh_rc=0
+    RPM_IN_TIME=in_time
     rpm_try rpm_tool "$@" || rpm_refresh_rc=$?
+    RPM_IN_TIME=''
     if [ "$rpm_refresh_rc" != 0 ] || grep -Eq 'Usable URL not found|Failed to synchronize cache|Ignoring repositories' "$WORK/rpm.out"; then
         rpm_forget "$rpm_refresh_id"
         rpm_why "the package index of $rpm_refresh_path cannot be fetched"
@@ -198,11 +202,11 @@ rpm_repository() { : >"$WORK/rpm.imported"; }
 
 rpm_tool() { # ARGUMENT...: the package manager, without questions
     case $RPM_KIND in
-        zypper) "$RPM_TOOL" --non-interactive "$@" ;;
+        zypper) $RPM_IN_TIME "$RPM_TOOL" --non-interactive "$@" ;;
         # tdnf installs a package that has no signature at all, whatever gpgcheck says; rpm itself does not
-        tdnf) "$RPM_TOOL" -y --rpmdefine '_pkgverify_level all' "$@" ;;
-        dnf | yum) "$RPM_TOOL" -y --setopt=exit_on_lock=1 "$@" ;;
-        *) "$RPM_TOOL" -y "$@" ;;
+        tdnf) $RPM_IN_TIME "$RPM_TOOL" -y --rpmdefine '_pkgverify_level all' "$@" ;;
+        dnf | yum) $RPM_IN_TIME "$RPM_TOOL" -y --setopt=exit_on_lock=1 "$@" ;;
+        *) $RPM_IN_TIME "$RPM_TOOL" -y "$@" ;;
     esac
 }
 
@@ -420,6 +424,14 @@ rpm_do() { # VERB WORD...
 }
 
 rpm_refresh_all() {
+    RPM_IN_TIME=in_time
+    rpm_refresh_every
+    rpm_refresh_all_rc=$?
+    RPM_IN_TIME=''
+    return "$rpm_refresh_all_rc"
+}
+
+rpm_refresh_every() {
     RPM_STALE=''
     case $RPM_KIND in
         zypper) rpm_try rpm_tool refresh ;;
@@ -485,6 +497,41 @@ rpm_carry_out() {
 rpm_remove() { # NAMES
     # shellcheck disable=SC2086
     rpm_do remove --setopt=clean_requirements_on_remove=0 $1 || { rpm_why "${RPM_TOOL##*/} failed to remove $(printf '%s' "$1" | tr '\n' ' ')"; return 1; }
+}
+
+# ---- a transaction that was cut off
+
+# rpm writes a package down before it runs the package's own script, and takes an older version away after that; nothing says how far it came.
+rpm_mend() { # what a killed run's transaction had brought is done again, as long as that run's note of what was there before is
+    [ -s "$STATE/pending/run" ] && [ -e "$STATE/pending/packages" ] || return 0
+    rpm_manager && wait_for_others rpm_busy || return 1
+    if ! rpm -qa >/dev/null 2>&1; then
+        note "the database of rpm is damaged; running rpm --rebuilddb"
+        rpm --rebuilddb || { why "the database of rpm is damaged, and rpm --rebuilddb fails"; return 1; }
+    fi
+    packages_everything >"$WORK/rpm.now"
+    grep -Fvx -f "$STATE/pending/packages" "$WORK/rpm.now" >"$WORK/rpm.came"
+    if [ -s "$WORK/rpm.came" ]; then
+        note "package work was cut off before; doing again what it brought: $(sed 's/ .*//' "$WORK/rpm.came" | sort -u | tr '\n' ' ')"
+        while read -r rpm_mend_name rpm_mend_version; do
+            # kernels and their kind are there several times on purpose
+            rpm -q --provides "$rpm_mend_name" 2>/dev/null | grep -Eq '^(installonlypkg|multiversion)\(' && continue
+            case $rpm_mend_name in kernel*) continue ;; esac
+            rpm_reinstall "$rpm_mend_name" "$rpm_mend_version" ||
+                note "$rpm_mend_name cannot be installed again, so what its own scripts do when it is installed may be missing"
+            package_versions "$rpm_mend_name" | grep -Fvx -e "$rpm_mend_version" | while IFS= read -r rpm_mend_old; do
+                rpm -e --nodeps "$rpm_mend_name-${rpm_mend_old#*:}" </dev/null || note "the older $rpm_mend_name could not be taken away"
+            done
+        done <"$WORK/rpm.came"
+    fi
+    packages_settle
+}
+
+rpm_reinstall() { # NAME EPOCH:VERSION-RELEASE
+    case $RPM_KIND in
+        zypper) rpm_do install --force --no-recommends --oldpackage "$1=${2#0:}" ;;
+        *) rpm_do reinstall "$1-${2#*:}" ;;
+    esac
 }
 
 # ---- holds
