@@ -79,7 +79,7 @@ def _version(facts: Facts, package: actions.Package) -> str:
     stream = facts.modules.get("nvidia-driver", "")
     if not package.version and stream and package.name.startswith(("nvidia-driver", "nvidia-persistenced", "kmod-nvidia")):
         return f"3:{stream[:3]}.178.04-1.el9"
-    if package.name == "docker" and (facts.os.id, facts.os.version_id) == ("amzn", "2"):
+    if not package.version and package.name == "docker" and (facts.os.id, facts.os.version_id) == ("amzn", "2"):
         return "25.0.16-1.amzn2.0.1"
     if not package.version and package.name in ("docker", "moby-engine", "docker-cli", "moby-cli"):
         return RPM_NEWEST.get(facts.os.id, RPM_NEWEST["suse"])

@@ -573,8 +573,11 @@ hold_write() { # NAMES: the whole of tdnf's file. The holds have receipts of the
         rm -f "$ROOT$(hold_file)"
         return
     fi
-    (RECEIPTS=/dev/null && put "$(hold_file)" 0644 root:root "$1
-")
+    hold_write_receipts=$RECEIPTS RECEIPTS=/dev/null hold_write_rc=0
+    put "$(hold_file)" 0644 root:root "$1
+" || hold_write_rc=$?
+    RECEIPTS=$hold_write_receipts
+    return "$hold_write_rc"
 }
 
 hold_set() { # NAME: at the version that is installed
