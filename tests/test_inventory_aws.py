@@ -18,6 +18,8 @@ from provision.inventory.model import Host
 from provision.inventory.sources import resolve
 from tests.sshd import free_port
 
+pytestmark = pytest.mark.slow
+
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("moto.server")
 

@@ -331,7 +331,7 @@ def armed(decided: Plan) -> Plan:
     )
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(hosts(), specs())
 def test_a_plan_that_was_carried_out_leaves_nothing_to_do(facts, spec):
     decided = plan(facts, spec, CATALOG)

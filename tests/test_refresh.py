@@ -25,6 +25,8 @@ from provision.vendors import Vendors
 from tests.lab.server import FileServer
 from tests.lab.vendor import Vendors as Published
 
+pytestmark = pytest.mark.slow
+
 TODAY = "2027-01-02"
 
 

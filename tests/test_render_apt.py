@@ -23,6 +23,8 @@ from tests.lab.debs import Deb, build_deb
 from tests.lab.need import LabUnavailable, require_root, tool
 from tests.lab.server import FileServer
 
+pytestmark = pytest.mark.slow
+
 DEBS = (
     Deb("docker-ce", "5:29.6.0-1", files={"opt/docker": "old"}),
     Deb("docker-ce", "5:29.7.1-1", files={"opt/docker": "pinned"}),

@@ -13,6 +13,8 @@ from provision.traces import Traces
 from tests import back
 from tests.test_render import ALL_KINDS, DAEMON, Host, give_the_host_a_past, host, plan, script
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["host"]
 
 
