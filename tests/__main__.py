@@ -58,11 +58,11 @@ def install() -> None:
 
 
 def lanes(python: str, arguments: list[str]) -> list[list[list[str]]]:
-    """The calls of pytest, those of one group side by side. The fast tests wait as much as they compute, so they have a worker more than there are cores;
+    """The calls of pytest, those of one group side by side. The fast tests wait as much as they compute, so they have two workers for each core;
     after them virtual machines, which are emulated and each keep one core busy, go beside hosts made of namespaces."""
     if arguments and arguments[0] != "--fast":
         return [[[python, "-m", "pytest", *arguments]]]
-    fast = [python, "-m", "pytest", "-m", FAST, "-n", str(1 + (os.cpu_count() or 1)), "--dist", "worksteal", *arguments[1:]]
+    fast = [python, "-m", "pytest", "-m", FAST, "-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal", *arguments[1:]]
     slow = [[python, "-m", "pytest", "-m", marks] for marks in (f"not vm and not ({FAST})", "vm")]
     return [[fast]] if arguments else [[fast], slow]
 

@@ -788,7 +788,7 @@ def test_a_cloud_is_known_by_its_firmware(catalog: Catalog, dmi: dict[str, str],
 # ---------------------------------------------------------------- cost
 
 
-def test_everything_is_read_within_25_milliseconds_of_cpu() -> None:
+def test_everything_is_read_within_40_milliseconds_of_cpu() -> None:
     code = (
         "import time, provision.catalog as c\n"
         "best = 1.0\n"
@@ -800,4 +800,4 @@ def test_everything_is_read_within_25_milliseconds_of_cpu() -> None:
     )
     root = DATA.parent.parent
     spent = float(subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True, timeout=60).stdout)
-    assert spent < 0.025
+    assert spent < 0.040

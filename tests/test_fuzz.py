@@ -13,6 +13,8 @@ import pytest
 from tests.fuzz.harnesses import HARNESSES, Harness
 from tests.fuzz.run import Count, fuzz
 
+pytestmark = pytest.mark.slow
+
 FACTOR = int(os.environ.get("MLHOST_FUZZ", "1"))
 
 

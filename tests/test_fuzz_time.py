@@ -24,6 +24,8 @@ from tests.fuzz.harnesses import APT, DOCKER_DEB, DOCKER_RPM, OS_RELEASE, YUM
 from tests.fuzz.inputs import UNITS, captures
 from tests.machines import CATALOG
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 20_000
 # Where a value begins: after a separator, or at the beginning of a line.
 ROUNDS = 1 if int(os.environ.get("MLHOST_FUZZ", "1")) < 2 else 9

@@ -25,6 +25,8 @@ from tests.lab.fixtures import available
 from tests.lab.images import DOCKER_INDEX, DOCKER_MANIFEST, Publisher
 from tests.lab.registry import Registry
 
+pytestmark = pytest.mark.slow
+
 # As nvidia/cuda:12.0.0-base-ubuntu22.04 has it, shortened to its first alternatives (gitlab.com/nvidia/container-images/cuda, dist/12.0.0).
 REQUIRES = "cuda>=12.0 brand=tesla,driver>=450,driver<451 brand=tesla,driver>=470,driver<471 brand=geforce,driver>=470,driver<471"
 ENV = ("PATH=/usr/bin:/bin", f"NVIDIA_REQUIRE_CUDA={REQUIRES}", "CUDA_VERSION=12.0.0", "EMPTY=", "EQUAL=a=b")

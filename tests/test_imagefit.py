@@ -24,6 +24,8 @@ from tests.lab.registry import Registry
 from tests.machines import CATALOG, machine, with_docker, with_gpus, with_toolkit, working
 from tests.test_run import HOSTS, Double
 
+pytestmark = pytest.mark.slow
+
 PROFESSIONAL = ("unknown", "grid", "tesla", "nvidia", "quadro", "quadrortx", "nvidiartx", "vapps", "vpc", "vcs", "vws", "cloudgaming")
 EVERYBODY = ("tesla", "unknown", "nvidia", "nvidiartx", "geforce", "geforcertx", "quadro", "quadrortx", "titan", "titanrtx")
 

@@ -26,6 +26,8 @@ from provision.inventory.model import Host
 from provision.inventory.sources import resolve
 from tests.sshd import free_port
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("azure.mgmt.compute")
 pytest.importorskip("azure.mgmt.network")
 pytest.importorskip("azure.identity")

@@ -24,6 +24,8 @@ from tests import back
 from tests.test_render import STUBS, Host, host, script
 from tests.test_rollback_render import looked
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["host"]  # the fixture
 VERSION = "470.256.02"
 HEADER = """#!/bin/sh

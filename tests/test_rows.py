@@ -68,6 +68,7 @@ def everything(every: list[Plan], family: str) -> Plan:
     return replace(one, items=tuple(found.values()), problems=())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("family", ["debian", "rhel", "suse"])
 def test_all_that_is_rendered_for_any_row_is_accepted_by_shellcheck(family: str, tmp_path: Path) -> None:
