@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from provision.cli import Session
-from provision.cli.options import Connection, Fleet, Output, connection_options, fleet_options, output_options
+from provision.cli.options import Connection, Fleet, Output, connection_options, fleet_options, lock_wait_option, output_options
 from provision.errors import Refused, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ changed then), 2 also for a file that is no plan, is damaged, or was made by ano
 @click.argument("targets", nargs=-1, metavar="[TARGET]...", callback=lambda _c, _p, value: tuple(dict.fromkeys(value)))
 @click.option("-y", "--yes", is_flag=True, help="Answer every question (a reboot) with yes.")
 @click.option("--reboot/--no-reboot", default=None, help="Allow or forbid a reboot where one is needed; wins over the playbook.")
-@click.option("--lock-wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait so long for cloud-init and package manager locks.")
+@lock_wait_option
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop a stage of the work that takes longer than this.")
 @click.option("--after-reboot", is_flag=True, hidden=True, help="Go on with what was begun before a reboot of this machine.")
 @fleet_options

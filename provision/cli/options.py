@@ -227,6 +227,12 @@ def output_options(*formats: str) -> Callable[[F], F]:
     return decorate
 
 
+def lock_wait_option(function: F) -> F:
+    """`--lock-wait`, as `lock_wait: int | None`, for the commands that work on packages."""
+    text = "Wait so long for cloud-init and package manager locks."
+    return click.option("--lock-wait", type=click.IntRange(min=0), metavar="SECONDS", help=text)(function)
+
+
 def tree_options(function: F) -> F:
     """`--root`, `--arch` and `--capture`: work from a system tree or a capture instead of a host."""
     for option in (

@@ -18,6 +18,7 @@ from provision.cli.options import (
     Playbook,
     connection_options,
     fleet_options,
+    lock_wait_option,
     output_options,
     pace_options,
     playbook_options,
@@ -49,7 +50,7 @@ that of the host worst off, in the order 1, 7, 2, 4, 5, 6, 0.
 @playbook_options
 @click.option("-y", "--yes", is_flag=True, help="Answer every question (a reboot, removing conflicting packages) with yes.")
 @click.option("--reboot/--no-reboot", default=None, help="Allow or forbid a reboot where one is needed; wins over the playbook.")
-@click.option("--lock-wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait so long for cloud-init and package manager locks.")
+@lock_wait_option
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop a stage of the work that takes longer than this.")
 @fleet_options
 @pace_options

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import click
 
-from provision.cli.options import Connection, Fleet, Output, connection_options, fleet_options, output_options, targets_argument
+from provision.cli.options import (
+    Connection,
+    Fleet,
+    Output,
+    connection_options,
+    fleet_options,
+    lock_wait_option,
+    output_options,
+    targets_argument,
+)
 from provision.cli.rollback import carry_out
 
 
@@ -23,7 +32,7 @@ Exit codes: 0 taken back (or nothing to take back), 1 failed or refused, 2 wrong
 @click.option("--purge-data", is_flag=True, help="Delete Docker's data too: all images, containers and volumes. Asks first.")
 @click.option("--plan", "plan_only", is_flag=True, help="Show what would be taken back and what stays. Changes nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Answer every question (removing packages, deleting Docker's data) with yes.")
-@click.option("--lock-wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait so long for cloud-init and package manager locks.")
+@lock_wait_option
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop following the work after this long; it goes on.")
 @fleet_options
 @connection_options
