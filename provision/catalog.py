@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -31,22 +30,17 @@ from provision.rows import (
     filled,
     version_key,
 )
-from provision.shipped import shipped
+from provision.shipped import shipped_toml
 
 if TYPE_CHECKING:
     from provision.model import OsRelease
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["Branch", "Catalog", "DriverPackages", "FabricPackages", "Generation", "GpuModel", "Platform", "Repository", "load", "version_key"]
 
 
 @lru_cache(maxsize=16)
 def _packaged(name: str) -> dict[str, Any]:
-    return tomllib.loads(shipped(f"data/{name}.toml"))
+    return shipped_toml(f"data/{name}.toml")
 
 
 packaged = _packaged

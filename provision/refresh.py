@@ -22,6 +22,7 @@ from provision.catalog import Catalog, load
 from provision.errors import Error
 from provision.model import OsRelease
 from provision.rows import Platform, Repository, Row, version_key
+from provision.shipped import parsed_toml
 from provision.vendors import Vendors
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -267,11 +268,7 @@ def diff(changes: Mapping[str, tuple[str, str]]) -> str:
 
 
 def _toml(folder: Path, name: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))
+    return parsed_toml((folder / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def main(arguments: Sequence[str] | None = None, today: str = "") -> int:

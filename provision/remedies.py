@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import pkgutil
 import re
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from provision.shipped import shipped_toml
 
 
 @dataclass(frozen=True)
@@ -26,8 +21,7 @@ class Remedy:
 @lru_cache(maxsize=1)
 def remedies() -> tuple[Remedy, ...]:
     """All rows, in the order in which they are tried."""
-    text = (pkgutil.get_data("provision", "data/remedies.toml") or b"").decode()
-    return tuple(Remedy(row["layer"], re.compile(row["says"]), row["fix"]) for row in tomllib.loads(text)["remedy"])
+    return tuple(Remedy(row["layer"], re.compile(row["says"]), row["fix"]) for row in shipped_toml("data/remedies.toml")["remedy"])
 
 
 def remedy(reason: str) -> Remedy | None:

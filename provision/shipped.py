@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
+from typing import Any
 
 
 def shipped(path: str) -> str:
@@ -11,3 +13,17 @@ def shipped(path: str) -> str:
     if content is None:  # only a loader that cannot read data answers so
         raise FileNotFoundError(f"provision/{path}")
     return content.decode("utf-8")
+
+
+def shipped_toml(path: str) -> dict[str, Any]:
+    """The content of a TOML file by its path inside the package; read anew each time."""
+    return parsed_toml(shipped(path))
+
+
+def parsed_toml(text: str) -> dict[str, Any]:
+    """The content of a TOML text. Python has a reader of its own from 3.11 on; it is imported here, as not every run wants one."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)

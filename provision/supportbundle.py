@@ -11,12 +11,12 @@ import secrets
 import tarfile
 import time
 from collections.abc import Mapping
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from provision import __version__
 from provision.errors import Error, UsageError
 from provision.redaction import scrub, scrub_capture
+from provision.shipped import shipped
 
 if TYPE_CHECKING:
     from provision.catalog import Catalog
@@ -59,7 +59,7 @@ def journal(transport: Transport) -> dict[str, str]:
     from provision.sh import Sh
 
     mark = secrets.token_hex(8)
-    script = Sh((resources.files("provision") / "scripts" / "bundle.sh").read_text(encoding="utf-8"))
+    script = Sh(shipped("scripts/bundle.sh"))
     answer = transport.run(script, mark, sudo=True, timeout=TIMEOUT)
     return {name: section.text for name, section in split(answer.out, mark).items() if name != "probe"}
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import pkgutil
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from provision.shipped import shipped_toml
 
 # From the one that all others stand on to the one that stands on all others: the first broken one is the one to mend first.
 LAYERS = (
@@ -78,8 +73,5 @@ def load() -> tuple[Failure, ...]:
     """The packaged failures, in the order of their layers."""
     rows: list[Mapping[str, Any]] = []
     for name in FILES:
-        data = pkgutil.get_data("provision", f"data/failures/{name}.toml")
-        if data is None:  # only a loader that cannot read data answers so
-            raise FileNotFoundError(f"provision/data/failures/{name}.toml")
-        rows += tomllib.loads(data.decode("utf-8"))["failure"]
+        rows += shipped_toml(f"data/failures/{name}.toml")["failure"]
     return read(rows)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Optional
 
 from provision.errors import Error, Failed, Unreachable, UsageError
 from provision.inventory import checks, clouds
 from provision.inventory.model import Host, Inventory
-from provision.shipped import shipped
+from provision.shipped import shipped_toml
 
 KEYS = ("region", "state", "type", "address", "user", "port", "identity", "profile", "vpc", "subnet", "zone", "id", "page")
 ADDRESSES = ("auto", "public", "private", "public-dns", "private-dns", "ipv6", "id")
@@ -60,19 +61,14 @@ def read(source: str) -> Inventory:
 
 def _check(asked: clouds.Asked) -> None:
     asked.choice("address", ADDRESSES)
-    for state in asked.values.get("state", ()):
-        if state not in STATES:
-            raise UsageError(f"{asked.source}: `state` cannot be {state!r}.", f"Choose from {', '.join(STATES)}.")
+    asked.check_states(STATES)
     page = asked.one("page", PAGE)
     if not page.isdigit() or not 5 <= int(page) <= 1000:
         raise UsageError(f"{asked.source}: `page` cannot be {page!r}.", "It is how many instances one answer holds, from 5 to 1000.")
     for region in asked.values.get("region", ()):
         if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]+|all", region):
             raise UsageError(f"{asked.source}: {region!r} is no region.", "Write a region such as eu-west-1, or region=all.")
-    if asked.one("user"):
-        checks.user(asked.one("user"), asked.source)
-    if asked.one("port"):
-        checks.port(asked.one("port"), asked.source)
+    asked.check_login()
 
 
 def _regions(asked: clouds.Asked, session: Any, config: Any) -> Sequence[Optional[str]]:
@@ -168,11 +164,14 @@ def _users(client: Any, images: Iterable[str]) -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=1)
+def _image_users() -> tuple[Mapping[str, Any], ...]:
+    return tuple(shipped_toml("data/inventory/image_users.toml")["image"])
+
+
 def user_of(owner: str, words: str) -> Optional[str]:
     """The default login of an image by its owner's account or its name and description. See `data/inventory/image_users.toml`."""
-    from provision.inventory.rowsof import rows
-
-    for row in rows(shipped("data/inventory/image_users.toml"), "image"):
+    for row in _image_users():
         if ("owner" in row and row["owner"] == owner) or ("name" in row and re.search(row["name"], words, re.IGNORECASE)):
             return str(row["user"])
     return None

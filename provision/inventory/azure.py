@@ -68,9 +68,7 @@ def read(source: str) -> Inventory:
 
 def _check(asked: clouds.Asked) -> tuple[tuple[str, ...], str]:
     asked.choice("address", ADDRESSES)
-    for state in asked.values.get("state", ()):
-        if state not in STATES:
-            raise UsageError(f"{asked.source}: `state` cannot be {state!r}.", f"Choose from {', '.join(STATES)}.")
+    asked.check_states(STATES)
     own = os.environ.get("AZURE_SUBSCRIPTION_ID", "")
     subscriptions = asked.values.get("subscription", (own,) if own else ())
     if not subscriptions:
@@ -78,10 +76,7 @@ def _check(asked: clouds.Asked) -> tuple[tuple[str, ...], str]:
     endpoint = asked.one("endpoint").rstrip("/") or CLOUDS[asked.choice("cloud", tuple(CLOUDS))]
     if not re.fullmatch(r"https://[A-Za-z0-9.\[\]:-]+", endpoint):
         raise UsageError(f"{asked.source}: {endpoint!r} is no resource manager.", "Write its address, such as https://management.local.azurestack.external.")
-    if asked.one("user"):
-        checks.user(asked.one("user"), asked.source)
-    if asked.one("port"):
-        checks.port(asked.one("port"), asked.source)
+    asked.check_login()
     return subscriptions, endpoint
 
 

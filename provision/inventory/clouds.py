@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Optional
 
 from provision.errors import UsageError
+from provision.inventory import checks
 from provision.inventory.model import Host
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
@@ -35,6 +36,19 @@ class Asked:
         if value not in choices:
             raise UsageError(f"{self.source}: `{key}` cannot be {value!r}.", f"Choose from {', '.join(choices)}.")
         return value
+
+    def check_states(self, states: Sequence[str]) -> None:
+        """Raises UsageError for a `state` that is none of these."""
+        for state in self.values.get("state", ()):
+            if state not in states:
+                raise UsageError(f"{self.source}: `state` cannot be {state!r}.", f"Choose from {', '.join(states)}.")
+
+    def check_login(self) -> None:
+        """Raises UsageError for a `user` or `port` that can be none."""
+        if self.one("user"):
+            checks.user(self.one("user"), self.source)
+        if self.one("port"):
+            checks.port(self.one("port"), self.source)
 
 
 def ask(source: str, keys: Sequence[str], bare: Optional[str] = None) -> Asked:
