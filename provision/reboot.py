@@ -14,9 +14,13 @@ from provision.shipped import shipped
 from provision.transport import Transport
 from provision.transport.errors import ConnectionLost, RunFailed, WireError
 
-BOOT_ID = "cat /proc/sys/kernel/random/boot_id\n"
+# The boot id, then what systemd says of the boot, which is nothing where there is no systemd. It exits non-zero for all but "running".
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id && { [ ! -d /run/systemd/system ] || systemctl is-system-running || :; }\n"
+BOOTING = ("initializing", "starting")
 # A server with much memory and a firmware that tests it takes its time.
 WAIT = 1200.0
+# ssh answers before the other services have started, Docker's among them. A boot with a unit that never ends is not waited for longer than this.
+SETTLE = 180.0
 UNIT = "mlhost-continue.service"
 CONTINUE = "--continue-after-reboot"
 RECORD = f"{STATE}/continue.json"
@@ -102,16 +106,18 @@ def ask(transport: Transport, unit: str = "", record: str = "") -> None:
 
 
 def reboot_and_wait(
-    transport: Transport, boot_id: str, heard: Callable[[str], None], wait: float = WAIT, pause: float = 3.0
+    transport: Transport, boot_id: str, heard: Callable[[str], None], wait: float = WAIT, pause: float = 3.0, settle: float = SETTLE
 ) -> str:
     """Reboot a remote host and return its new boot id; only a changed one proves that it rebooted.
 
-    `heard` is told what is being waited for. Raises Unreachable if the host is not back within `wait` seconds.
+    Once it answers, its services have `settle` seconds to start. `heard` is told what is being waited for. Raises Unreachable if the host is not
+    back within `wait` seconds.
     """
     ask(transport)
     transport.close()
     started = time.monotonic()
     last = "it has not gone down yet"
+    answered = 0.0
     while time.monotonic() - started < wait:
         time.sleep(pause)
         try:
@@ -121,9 +127,13 @@ def reboot_and_wait(
             heard(f"rebooting: {last}")
             transport.close()
             continue
-        now = result.out.decode(errors="replace").strip()
+        now, _, state = result.out.decode(errors="replace").strip().partition("\n")
         if result.rc == 0 and now and now != boot_id:
-            return now
+            answered = answered or time.monotonic()
+            if state not in BOOTING or time.monotonic() - answered >= settle:
+                return now
+            heard("rebooting: its services are starting")
+            continue
         heard(f"rebooting: {last}")
         # An answer from the boot that is ending; the next must come over a new connection.
         transport.close()
