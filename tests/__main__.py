@@ -14,6 +14,9 @@ import tempfile
 from pathlib import Path
 
 FAST = "not vm and not host and not slow"
+# Hosts, emulated machines and real daemons share two cores for half an hour: what fails is tried once more, alone in its place, and is then named
+# as RERUN in the summary, so that it is seen. What fails twice fails.
+AGAIN = ("--reruns", "1", "--reruns-delay", "5", "-raR")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -62,8 +65,9 @@ def lanes(python: str, arguments: list[str]) -> list[list[list[str]]]:
     after them virtual machines, which are emulated and each keep one core busy, go beside hosts made of namespaces."""
     if arguments and arguments[0] != "--fast":
         return [[[python, "-m", "pytest", *arguments]]]
-    fast = [python, "-m", "pytest", "-m", FAST, "-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal", *arguments[1:]]
-    slow = [[python, "-m", "pytest", "-m", marks] for marks in (f"not vm and not ({FAST})", "vm")]
+    pytest = [python, "-m", "pytest", *AGAIN]
+    fast = [*pytest, "-m", FAST, "-n", str(2 * (os.cpu_count() or 1)), "--dist", "worksteal", *arguments[1:]]
+    slow = [[*pytest, "-m", marks] for marks in (f"not vm and not ({FAST})", "vm")]
     return [[fast]] if arguments else [[fast], slow]
 
 
