@@ -158,9 +158,12 @@ apt_transaction() { # ARGUMENT...: apt-get install with the options of every tra
         -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
+# What names and describes packages in other words, and their source code, is of no use to an installation, and it is a third of all there is to fetch and
+# to unpack. What there is of it already stays as it is.
 apt_update_all() {
     APT_STALE=''
-    apt_try in_time apt-get -q update -o Acquire::Retries=3 && ! grep -Eq '^(Err:|W: Failed to fetch)' "$WORK/apt.out" && return 0
+    apt_try in_time apt-get -q update -o Acquire::Retries=3 -o Acquire::Languages=none -o APT::Get::List-Cleanup=0 \
+        -o Acquire::IndexTargets::deb-src::Sources::DefaultEnabled=false && ! grep -Eq '^(Err:|W: Failed to fetch)' "$WORK/apt.out" && return 0
     # not an end in itself: what is to be installed may be there all the same
     APT_STALE=$(grep -E '^(E|W): ' "$WORK/apt.out" | head -n 1)
     note "some package indexes could not be refreshed${APT_STALE:+: $APT_STALE}"
