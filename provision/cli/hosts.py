@@ -103,6 +103,8 @@ def on_each(
             progress = Renamed(display, name_of(name))
             target, own = reached(targets, name, options)
             call = work_of(name)
+            if own.voucher is not None:
+                own.voucher.await_keys(lambda text: progress.wait(name_of(name), text))
             try:
                 with opened or open_transport(target, own) as transport:
                     return call(transport, progress, ask)
@@ -130,6 +132,10 @@ def reached(targets: Sequence[str], name: str | None, options: SshOptions) -> tu
     if host is None:
         return name, options
     keyed = replace(options, identity_files=(host.identity,)) if host.identity and not options.identity_files else options
+    if options.host_keys == "cloud":
+        from provision.inventory.console import console_of
+
+        keyed = replace(keyed, voucher=console_of(host))
     return host.target, keyed
 
 

@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Desired = Callable[["str | None"], "tuple[Loaded, Sequence[Step]]"]
 
 DEFAULT_PLAYBOOK = "gpu-host"
-HOST_KEYS = ("enforce", "accept-new", "ignore")
+HOST_KEYS = ("enforce", "accept-new", "ignore", "cloud")
 
 
 class Playbook(NamedTuple):
@@ -181,7 +181,8 @@ def connection_options(function: F) -> F:
         click.option("-F", "--ssh-config", metavar="FILE", help="Read this ssh_config instead of the usual ones (`none`: read none)."),
         click.option("--identity", multiple=True, metavar="FILE", help="Log in with this private key. Repeatable."),
         click.option("--host-keys", type=click.Choice(HOST_KEYS), default=None,
-                     help="Unknown host keys: refuse (enforce, the default), store at first sight, or do not check."),
+                     help="Unknown host keys: refuse (enforce, the default), store at first sight, do not check, or ask the cloud: what the EC2 "
+                          "instance's console shows."),
         click.option("--known-hosts", metavar="FILE", help="Use this known_hosts file instead of the usual ones."),
         click.option("--connect-timeout", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Give up connecting after this long."),
         click.option("--ask-sudo-password", is_flag=True, help="Ask for the sudo password once, on the terminal."),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Optional
 
@@ -36,27 +37,40 @@ def read(source: str) -> Inventory:
     """
     asked = clouds.ask(source, KEYS, bare="region")
     _check(asked)
+    hosts: list[Host] = []
+    notes: list[str] = []
+    with told(source):
+        for region in _regions(asked):
+            found = _region(asked, client(region, asked.one("profile")), region)
+            hosts += found.hosts
+            notes += found.notes
+    hosts = clouds.named(hosts, [host.variables["id"] for host in hosts])
+    return Inventory(tuple(sorted(hosts, key=lambda host: host.name)), tuple(notes))
+
+
+@contextmanager
+def told(source: str) -> Iterator[None]:
+    """What boto3 raises inside, as this project's errors about `source`; a boto3 that is missing too."""
     try:
-        import boto3
         from botocore import exceptions
-        from botocore.config import Config
+
+        try:
+            yield
+        except (exceptions.BotoCoreError, exceptions.ClientError) as error:
+            raise _told(error, source) from None
     except ModuleNotFoundError as error:
         raise clouds.missing("aws", source, error.name) from None
+
+
+def client(region: Optional[str], profile: str = "") -> Any:
+    """boto3's EC2 client for a region (None: the one that boto3's own settings name). Raises what `told` tells."""
+    import boto3
+    from botocore.config import Config
+
     # What boto3 has to say about the end of a Python version is said to those who maintain this, by its releases.
     warnings.filterwarnings("ignore", "Boto3 will no longer support Python")
     config = Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS}, connect_timeout=10, read_timeout=60)
-    try:
-        session = boto3.session.Session(profile_name=asked.one("profile") or None)
-        hosts: list[Host] = []
-        notes: list[str] = []
-        for region in _regions(asked, session, config):
-            found = _region(asked, session.client("ec2", region_name=region, config=config), region)
-            hosts += found.hosts
-            notes += found.notes
-    except (exceptions.BotoCoreError, exceptions.ClientError) as error:
-        raise _told(error, source) from None
-    hosts = clouds.named(hosts, [host.variables["id"] for host in hosts])
-    return Inventory(tuple(sorted(hosts, key=lambda host: host.name)), tuple(notes))
+    return boto3.session.Session(profile_name=profile or None).client("ec2", region_name=region, config=config)
 
 
 def _check(asked: clouds.Asked) -> None:
@@ -71,21 +85,24 @@ def _check(asked: clouds.Asked) -> None:
     asked.check_login()
 
 
-def _regions(asked: clouds.Asked, session: Any, config: Any) -> Sequence[Optional[str]]:
+def _regions(asked: clouds.Asked) -> Sequence[Optional[str]]:
     """The regions to ask; None is the one that boto3's own settings name."""
     said = asked.values.get("region", ())
     if "all" not in said:
         return said or (None,)
-    client = session.client("ec2", region_name=session.region_name or "us-east-1", config=config)
-    return sorted(row["RegionName"] for row in client.describe_regions()["Regions"])
+    import boto3
+
+    profile = asked.one("profile")
+    anywhere = boto3.session.Session(profile_name=profile or None).region_name or "us-east-1"
+    return sorted(row["RegionName"] for row in client(anywhere, profile).describe_regions()["Regions"])
 
 
-def _region(asked: clouds.Asked, client: Any, region: Optional[str]) -> Inventory:
-    place = region or client.meta.region_name
-    paginator = client.get_paginator("describe_instances")
+def _region(asked: clouds.Asked, ec2: Any, region: Optional[str]) -> Inventory:
+    place = region or ec2.meta.region_name
+    paginator = ec2.get_paginator("describe_instances")
     pages = paginator.paginate(Filters=filters(asked), PaginationConfig={"PageSize": int(asked.one("page", PAGE))})
     instances = [instance for page in pages for reservation in page["Reservations"] for instance in reservation["Instances"]]
-    users = {} if asked.one("user") else _users(client, {instance.get("ImageId", "") for instance in instances})
+    users = {} if asked.one("user") else _users(ec2, {instance.get("ImageId", "") for instance in instances})
     hosts, notes = [], []
     for instance in instances:
         address = address_of(instance, asked.choice("address", ADDRESSES))
@@ -131,6 +148,8 @@ def _host(asked: clouds.Asked, instance: Mapping[str, Any], address: str, region
     groups += [clouds.group("tag", key, value) for key, value in sorted(tags.items()) if key != "Name"]
     facts = {
         "id": identity,
+        "region": region,
+        "profile": asked.one("profile"),
         "type": kind,
         "zone": zone,
         "state": instance.get("State", {}).get("Name", ""),
@@ -151,13 +170,13 @@ def _host(asked: clouds.Asked, instance: Mapping[str, Any], address: str, region
     )
 
 
-def _users(client: Any, images: Iterable[str]) -> dict[str, str]:
+def _users(ec2: Any, images: Iterable[str]) -> dict[str, str]:
     """Image id -> the login name its makers set up; nothing for an image that is gone or unknown."""
     wanted = sorted(image for image in images if image)
     found = {}
     for at in range(0, len(wanted), IMAGES_AT_ONCE):
         # A filter, not ImageIds: that is refused as a whole where one image is gone.
-        for image in client.describe_images(Filters=[{"Name": "image-id", "Values": wanted[at : at + IMAGES_AT_ONCE]}])["Images"]:
+        for image in ec2.describe_images(Filters=[{"Name": "image-id", "Values": wanted[at : at + IMAGES_AT_ONCE]}])["Images"]:
             user = user_of(str(image.get("OwnerId", "")), f"{image.get('Name', '')} {image.get('Description', '')}")
             if user:
                 found[image["ImageId"]] = user

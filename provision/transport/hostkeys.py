@@ -130,6 +130,22 @@ def unknown_error(address: str, name: str, blob: bytes, ssh_command: str) -> err
     )
 
 
+def unvouched_error(address: str, name: str, blob: bytes, shown: frozenset[str]) -> errors.HostKeyError:
+    """What to say of a key that the host's console does not show; `shown` are the fingerprints it does."""
+    what = f"{address}: the host's {label(kind_of(blob))} key {fingerprint(blob)} is not"
+    if shown:
+        return errors.HostKeyChanged(
+            f"{what} one of those that the console of {name} shows ({', '.join(sorted(shown))}). Someone may be listening in, or its keys were made "
+            "anew since its first boot. Nothing was sent to it.",
+            "If its keys were made anew on purpose: compare them by another way (the cloud's serial console or session manager) and put the key into known_hosts.",
+        )
+    return errors.HostKeyUnknown(
+        f"{what} known, and the console of {name} shows no host keys.",
+        "cloud-init prints them once, at the first boot, and a console keeps its last 64 KB. Compare the key by another way (the cloud's serial console or "
+        "session manager) and put it into known_hosts.",
+    )
+
+
 def changed_error(address: str, name: str, blob: bytes, known: list[KnownKey]) -> errors.HostKeyChanged:
     """What to say of a key that contradicts known_hosts."""
     old = next(key for key in known if not key.marker)

@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple, Optional
 
 from provision.transport.errors import KeyFileError, SshConfigError
-from provision.transport.options import HOST_KEY_POLICIES, SshOptions
+from provision.transport.options import HOST_KEY_POLICIES, SshOptions, Voucher
 from provision.transport.sshconfig import Lookup, read
 from provision.transport.target import Target, parse_target
 
@@ -36,6 +36,7 @@ class Host(NamedTuple):
     user: str
     known_as: str
     host_keys: str
+    voucher: Optional[Voucher]
     known_hosts_files: tuple[str, ...]
     hash_known_hosts: bool
     named_identities: tuple[str, ...]
@@ -73,6 +74,7 @@ def resolve(target: Target, options: SshOptions, _depth: int = 0, _through: Opti
         user=found.remote_user,
         known_as=_known_as(found),
         host_keys=options.host_keys or _strict(found),
+        voucher=options.voucher if options.host_keys == "cloud" and not _depth else None,
         known_hosts_files=_known_hosts_files(found, options),
         hash_known_hosts=_yes(found, "hashknownhosts"),
         named_identities=tuple(_named_key(path) for path in options.identity_files),

@@ -156,8 +156,9 @@ def _shake_hands(host: Host, stream: Stream) -> _Transport:
     """Exchange keys and judge the host's. Raises HandshakeFailed and HostKeyError kinds."""
     lines = hostkeys.read_known_hosts(host.known_hosts_files) if host.host_keys != "ignore" else []
     known = hostkeys.known_keys(lines, host.known_as)
+    vouched = _vouched(host)
     transport = _Transport(stream)  # type: ignore[arg-type]
-    transport.host_key_algorithms = hostkeys.preferred(known, _supported(transport))
+    transport.host_key_algorithms = hostkeys.preferred([*vouched, *known], _supported(transport))
     transport.banner_timeout = transport.handshake_timeout = _patience(host)
     transport.auth_timeout = 60.0
     try:
@@ -169,7 +170,7 @@ def _shake_hands(host: Host, stream: Stream) -> _Transport:
         transport.close()
         raise _handshake_error(host, stream, said, problem) from problem
     try:
-        _judge(host, transport.host_key_blob, known, lines)
+        _judge(host, transport.host_key_blob, known, lines, vouched)
     except BaseException:
         transport.close()
         raise
@@ -216,7 +217,14 @@ def _patience(host: Host) -> float:
     return max(15.0, host.connect_timeout)
 
 
-def _judge(host: Host, blob: bytes, known: list[hostkeys.KnownKey], lines: list[tuple[str, str]]) -> None:
+def _vouched(host: Host) -> list[hostkeys.KnownKey]:
+    """The keys that the host's console has shown at some time."""
+    return hostkeys.known_keys(hostkeys.read_known_hosts([host.voucher.file]), host.voucher.name) if host.voucher else []
+
+
+def _judge(
+    host: Host, blob: bytes, known: list[hostkeys.KnownKey], lines: list[tuple[str, str]], vouched: list[hostkeys.KnownKey]
+) -> None:
     if host.host_keys == "ignore":
         return
     if "-cert-" in hostkeys.kind_of(blob):
@@ -228,14 +236,31 @@ def _judge(host: Host, blob: bytes, known: list[hostkeys.KnownKey], lines: list[
         blob = hostcert.plain_key(blob)  # as ssh does: without a good certificate, it is a key like any other
     bare = hostkeys.known_keys(lines, host.host.lower()) if host.known_as.startswith("[") else []
     verdict = hostkeys.check(blob, known, bare)
+    if host.voucher and verdict in ("unknown", "changed"):
+        # What known_hosts has for the address may be of the machine that had it before; the console is this one's own.
+        if hostkeys.check(blob, vouched, []) != "known":
+            _ask_voucher(host, blob)
+        return
     if verdict == "unknown" and host.host_keys == "accept-new":
         hostkeys.remember(
             host.known_hosts_files[0] if host.known_hosts_files else os.devnull, host.known_as, blob, host.hash_known_hosts
         )
     elif verdict == "unknown":
         command = f"ssh -p {host.port} {host.user}@{host.host}" if host.port != 22 else f"ssh {host.user}@{host.host}"
-        raise hostkeys.unknown_error(host.address, host.known_as, blob, command)
+        error = hostkeys.unknown_error(host.address, host.known_as, blob, command)
+        if host.host_keys == "cloud":
+            error.message += " --host-keys cloud cannot vouch for it: no inventory says which EC2 instance in which region it is."
+        raise error
     elif verdict == "changed":
         raise hostkeys.changed_error(host.address, host.known_as, blob, known)
     elif verdict == "revoked":
         raise hostkeys.revoked_error(host.address, blob, [*known, *bare])
+
+
+def _ask_voucher(host: Host, blob: bytes) -> None:
+    voucher = host.voucher
+    assert voucher is not None  # noqa: S101 - for the type checker
+    shown = voucher.ask()
+    if hostkeys.fingerprint(blob) not in shown:
+        raise hostkeys.unvouched_error(host.address, voucher.name, blob, shown)
+    hostkeys.remember(voucher.file, voucher.name, blob, hashed=False)
