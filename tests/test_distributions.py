@@ -19,7 +19,7 @@ import provision
 
 pytestmark = pytest.mark.slow
 
-PARTS = ("provision", "playbooks", "tests", "docs", "README.md", "Vagrantfile", "pyproject.toml", ".gitignore")
+PARTS = ("provision", "playbooks", "tests", "docs", "examples", "README.md", "Vagrantfile", "action.yml", "pyproject.toml", ".gitignore")
 
 
 @dataclass(frozen=True)
