@@ -13,6 +13,8 @@ import os
 import sys
 from pathlib import Path
 
+from provision.single import local_only
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 IMPORTS = (
     "click",
@@ -28,7 +30,9 @@ IMPORTS = (
 
 
 def missing() -> tuple[str, ...]:
-    """The modules mlhost always needs that this Python does not have."""
+    """The modules mlhost always needs that this Python does not have. The single file has those it can use."""
+    if local_only():
+        return ()
     return tuple(name for name in IMPORTS if importlib.util.find_spec(name) is None)
 
 

@@ -11,7 +11,7 @@ PROVISION = Path(__file__).resolve().parent.parent / "provision"
 
 # From first to last; a module may import only what stands in an earlier layer or its own.
 LAYERS = (
-    ("errors", "shipped", "actions", "sources"),
+    ("errors", "shipped", "actions", "sources", "single"),
     ("model", "sh", "shtext"),
     ("openpgp", "rows", "spec", "watched", "daemonjson", "capture", "traces", "backfiles"),
     ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),
@@ -25,7 +25,7 @@ LAYERS = (
     ("prove", "status", "examine", "supportbundle", "rollback", "savedplan"),
     ("library", "cli"),
     ("specs",),
-    ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors"),
+    ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors", "unpack", "pyz"),
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}

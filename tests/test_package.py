@@ -1,4 +1,4 @@
-"""What users get: the wheel, the version in one place, old Pythons."""
+"""What users get: the version in one place, old Pythons. The wheel and the rest are in test_distributions.py."""
 
 from __future__ import annotations
 
@@ -7,31 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 import provision
-
-
-def test_the_wheel_has_every_script_every_data_file_and_the_playbooks(tmp_path: Path, checkout: Path) -> None:
-    pytest.importorskip("hatchling", reason="the wheel is built with hatchling")
-    copy = tmp_path / "source"
-    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache"))
-    build = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=copy, capture_output=True, text=True, check=False
-    )
-    assert build.returncode == 0, build.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    inside = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {
-        f"provision/{p.relative_to(checkout / 'provision')}"
-        for p in (checkout / "provision").rglob("*")
-        if p.is_file() and "__pycache__" not in p.parts
-    }
-    wanted |= {f"provision/{p.relative_to(checkout)}" for p in (checkout / "playbooks").rglob("*.yaml")}
-    assert not wanted - inside
 
 
 def test_the_version_is_said_in_one_place(checkout: Path) -> None:

@@ -13,6 +13,7 @@ from provision.errors import UsageError
 from provision.inventory import ansible, own, terraform
 from provision.inventory.model import Inventory, join
 from provision.playbook_yaml import Map, Node, show
+from provision.single import refuse
 
 FILES = ("mlhost", "ansible", "terraform")
 MAX_BYTES = 64 << 20
@@ -33,6 +34,8 @@ def resolve(sources: Sequence[str], ssh_config: Optional[str] = None) -> Invento
 
 def _one(source: str, ssh_config: Optional[str]) -> Inventory:
     kind, colon, rest = source.partition(":")
+    if is_cloud(source):
+        refuse(source)
     if colon and kind == "ssh":
         from provision.inventory import sshhosts
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Optional, Protocol
 
+from provision.single import refuse
 from provision.transport.collect import MAX_OUTPUT, RunResult
 from provision.transport.options import SshOptions
 from provision.transport.target import Target, parse_target
@@ -61,13 +62,15 @@ def open_transport(target_text: Optional[str], options: SshOptions = SshOptions(
     """This machine for None, else the host that `[user@]host[:port]` names. Connects at the first run, or, with `begin`, in the background
     from now on; what goes wrong there is raised by the first run.
 
-    Raises BadTarget, SshConfigError or KeyFileError (exit 2) for what can be seen to be wrong without the network.
+    Raises BadTarget, SshConfigError or KeyFileError (exit 2) for what can be seen to be wrong without the network, and UsageError for another
+    machine where this is the single file.
     """
     if target_text is None:
         from provision.transport.local import LocalTransport
 
         return LocalTransport(sudo_password=options.sudo_password)
     target = parse_target(target_text)
+    refuse(target_text)
     from provision.transport.ssh import SshTransport
 
     transport = SshTransport(target, options)

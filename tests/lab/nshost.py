@@ -117,10 +117,10 @@ class Network:
         self.address = f"10.77.{self.number * 16}.1"
         self.bridge = f"mlhostlab{self.number}"
 
-    def host(self, *, systemd: bool = False, name: str = "") -> NsHost:
-        """Start a host and return it without waiting for ssh."""
+    def host(self, *, systemd: bool = False, name: str = "", suite: str = SUITE) -> NsHost:
+        """Start a host of a Debian suite and return it without waiting for ssh."""
         number = len(self.hosts) + 2  # one is this machine
-        host = NsHost(self, number, name or f"h{number - 1}", systemd)
+        host = NsHost(self, number, name or f"h{number - 1}", systemd, self.base if suite == SUITE else base_tree(suite))
         self.hosts.append(host)
         host.start()
         return host
@@ -154,10 +154,10 @@ class NsHost:
 
     port = 22
 
-    def __init__(self, network: Network, number: int, name: str, systemd: bool) -> None:
+    def __init__(self, network: Network, number: int, name: str, systemd: bool, base: Path) -> None:
         self.name = name
         self.systemd = systemd
-        self.base = network.base
+        self.base = base
         self.address = f"10.77.{network.number * 16 + (number >> 8)}.{number & 255}"
         self.namespace = f"mlhostlab-{network.number}-{number}"
         self._bridge = network.bridge
@@ -247,15 +247,15 @@ class NsHost:
             _ip("-n", self.namespace, *words)
 
 
-def base_tree() -> Path:
-    """The tree under all namespace hosts, built on first use (about half a minute)."""
+def base_tree(suite: str = SUITE) -> Path:
+    """The tree under all namespace hosts of a Debian suite, built on first use (about half a minute)."""
     public = [key.with_suffix(".pub").read_text() for key in (lab_keys().client, lab_keys().host)]
-    recipe = [SUITE, PACKAGES, UNITS, tree.SUDOERS, tree.SSHD, public, 2]
-    return built_once("bases", f"{SUITE}-{recipe_hash(recipe)}", _build_base)
+    recipe = [suite, PACKAGES, UNITS, tree.SUDOERS, tree.SSHD, public, 2]
+    return built_once("bases", f"{suite}-{recipe_hash(recipe)}", lambda root: _build_base(root, suite))
 
 
-def _build_base(root: Path) -> None:
-    tree.debootstrap(root, SUITE, PACKAGES)
+def _build_base(root: Path, suite: str) -> None:
+    tree.debootstrap(root, suite, PACKAGES)
     tree.furnish(root, "lab")
     tree.mask(root, UNITS)
     tree.chroot(root, "systemctl", "enable", "ssh.service")
