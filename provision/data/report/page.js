@@ -77,7 +77,9 @@
   document.getElementById("close").addEventListener("click", () => { for (const body of bodies) open(body, false); });
   const visit = () => { const body = document.getElementById(location.hash.slice(1)); if (body && order.has(body)) { if (body.hidden) { box.value = ""; chips.forEach((chip) => chip.setAttribute("aria-pressed", "false")); filter(); } open(body, true); body.scrollIntoView({ block: "start" }); } };
   addEventListener("hashchange", visit);
-  addEventListener("beforeprint", () => { if (!CSS.supports("selector(details::details-content)")) for (const body of bodies) open(body, true); });
+  let unfolded = [];
+  addEventListener("beforeprint", () => { unfolded = bodies.filter((body) => body.rows[1] && body.querySelector("details:not([open])")); unfolded.forEach((body) => open(body, true)); });
+  addEventListener("afterprint", () => { unfolded.forEach((body) => open(body, false)); });
   document.getElementById("tools").hidden = bodies.length < 2;
   filter();
   visit();
