@@ -207,8 +207,8 @@ class BlockDevice:
 
 @dataclass(frozen=True)
 class Run:
-    """A run found in the host's journal. `state`: running, done, failed, lost, reboot. `version` is mlhost's and `playbook` the desired state's name;
-    `right` are the ids of the items that were right when it began, `doing` of those that it was to put right."""
+    """A run found in the host's journal. `state`: running, done, failed, lost, reboot. `version` is mlhost's, `playbook` the desired state's
+    name and `values` a digest of its values; `right` are the ids of the items that were right when it began, `doing` of those that it was to put right."""
 
     id: str
     state: str
@@ -219,6 +219,7 @@ class Run:
     digest: str = ""
     version: str = ""
     playbook: str = ""
+    values: str = ""
     right: tuple[str, ...] = ()
     doing: tuple[str, ...] = ()
 

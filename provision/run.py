@@ -90,14 +90,20 @@ def owner() -> str:
         return f"uid {os.getuid()}@{socket.gethostname()}"
 
 
-def about(decided: Plan, playbook: str) -> dict[str, str]:
+def about(decided: Plan, loaded: Loaded) -> dict[str, str]:
     """What a run writes down of itself, so that a later look can tell what has drifted since: `provision.facts.journal` reads it."""
     return {
         "version": __version__,
-        "playbook": playbook,
+        "playbook": loaded.spec.name,
+        "values": values_name(loaded),
         "right": " ".join(item.id for item in decided.items if item.state == "ok"),
         "doing": " ".join(item.id for item in decided.items if item.state == "change"),
     }
+
+
+def values_name(loaded: Loaded) -> str:
+    """A short name for the values of a desired state: where it is the same, so was what was wanted."""
+    return loaded.digest[:16]
 
 
 def with_keys(decided: Plan, spec: Spec, options: RunOptions, transport: Transport | None) -> Plan:
@@ -232,7 +238,7 @@ class _Work:
         titles = {item.id: describe(item.action) for item in ready.items if item.action is not None}
         try:
             followed = apply(
-                self.transport, script, run_id, owner(), digest(decided), titles, self.progress, self.options.timeout, about(decided, self.spec.name)
+                self.transport, script, run_id, owner(), digest(decided), titles, self.progress, self.options.timeout, about(decided, self.loaded)
             )
         except HostBusy as busy:
             # Somebody was quicker between the look and the start: the next look follows that run.

@@ -172,10 +172,11 @@ def report_each(
     pace: Pace | None = None,
     *,
     remember: bool = True,
+    text: Callable[..., str] | None = None,
 ) -> int:
     """Every host's work, the reports printed once; the exit code of the host that is worst off. The arguments are those of `on_each`.
 
-    Where it is to `remember`, what several hosts left undone is kept for --retry-failed. Raises KeyboardInterrupt when the user broke it off,
+    `text` makes the text for people, where it is not that of `provision.report.text`. Where it is to `remember`, what several hosts left undone is kept for --retry-failed. Raises KeyboardInterrupt when the user broke it off,
     after the reports.
     """
     results = on_each(targets, connection, output, work_of, opened, pace, lambda result: report_of(result).exit_code not in (0, 3, 6))
@@ -189,7 +190,7 @@ def report_each(
     tracebacks(ctx, results)
     if remember and (len(results) > 1 or from_inventory(targets)):
         _remember(ctx, targets, [result.target for result, report in zip(results, reports) if report.exit_code not in (0, 3)])
-    print_reports(reports, output, about(ctx))
+    print_reports(reports, output, about(ctx), text)
     if any(type(result.error).__name__ == "LeftAtWork" for result in results):
         raise KeyboardInterrupt
     return fleet_exit_code(reports) or kept
@@ -238,7 +239,7 @@ def raise_as_error(report: HostReport) -> NoReturn:
     raise error
 
 
-def print_reports(reports: Sequence[HostReport], output: Output, about: About) -> None:
+def print_reports(reports: Sequence[HostReport], output: Output, about: About, text: Callable[..., str] | None = None) -> None:
     """The reports in the format that was asked for."""
     if output.format == "json":
         from provision.report.jsonout import report_json
@@ -260,4 +261,4 @@ def print_reports(reports: Sequence[HostReport], output: Output, about: About) -
         if only and only.exit_code and only.fix and not (only.before or only.checks or only.outcomes):
             # Nothing came of it: an error like any other.
             raise_as_error(only)
-        write(fleet_text(reports, style, verbose=output.verbose), output)
+        write((text or fleet_text)(reports, style, verbose=output.verbose), output)

@@ -69,6 +69,7 @@ def _run(sections: Sections, identifier: str, boot_id: str | None) -> Run:
         digest=meta.get("digest", ""),
         version=meta.get("version", ""),
         playbook=meta.get("playbook", ""),
+        values=meta.get("values", ""),
         right=tuple(meta.get("right", "").split()),
         doing=tuple(meta.get("doing", "").split()),
     )

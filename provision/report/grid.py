@@ -169,9 +169,14 @@ def causes(reports: Sequence[HostReport]) -> tuple[Cause, ...]:
         if not report.exit_code:
             continue
         text, fix = (_nameless(part, report) for part in (cause_of(report), report.fix))
-        cause = found.setdefault((text, fix, report.status), Cause(text, fix, report.status))
+        cause = found.setdefault((text, fix, shown(report)), Cause(text, fix, shown(report)))
         cause.hosts.append(number)
     return tuple(sorted(found.values(), key=lambda cause: (severity(cause.status), -len(cause.hosts), cause.hosts[0])))
+
+
+def shown(report: HostReport) -> str:
+    """The status for people: a host that was right and is not any more is another matter than one that is not set up yet."""
+    return "drift" if report.drift and report.status == "pending" else report.status
 
 
 def severity(status: str) -> int:
@@ -181,7 +186,7 @@ def severity(status: str) -> int:
 
 def kind(status: str) -> str:
     """`fine`, `waiting` (for a run, a reboot, somebody's consent to changes) or `trouble`."""
-    if status in ("converged", "changed", "verified", "taken back", "nothing to take back", "never"):
+    if status in ("converged", "changed", "verified", "taken back", "nothing to take back"):
         return "fine"
     return "waiting" if status in ("pending", "drift", "running", "rebooting", "reboot", "not started") else "trouble"
 
@@ -239,5 +244,5 @@ def totals(reports: Iterable[HostReport]) -> Mapping[str, int]:
     """How many hosts have each status, trouble first."""
     found: dict[str, int] = {}
     for report in reports:
-        found[report.status] = found.get(report.status, 0) + 1
+        found[shown(report)] = found.get(shown(report), 0) + 1
     return dict(sorted(found.items(), key=lambda pair: (severity(pair[0]), -pair[1], pair[0])))

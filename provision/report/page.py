@@ -36,7 +36,7 @@ _NAMES = {"setup": "Setup", "apply": "Carrying out a plan", "verify": "Verificat
 _WORDS = {
     "converged": "right already", "changed": "set up and proved", "verified": "proved", "pending": "pending", "unreachable": "unreachable",
     "refused": "refused", "drifted": "not as reviewed", "drift": "drifted", "reboot": "needs a reboot", "unverified": "not proved",
-    "unsupported": "not supported", "never": "never set up",
+    "unsupported": "not supported",
 }
 
 
@@ -184,14 +184,15 @@ def _row(
     number: int, report: HostReport, cells: Mapping[str, grid.Cell], columns: Mapping[str, str], folded: bool, many: bool, clean: Callable[[str], str]
 ) -> dict[str, Any]:
     seconds = sum(timing.seconds for timing in report.timings)
-    name = grid.kind(report.status)
+    status = grid.shown(report)
+    name = grid.kind(status)
     return {
         "number": number,
         "name": clean(report.target),
-        "status": clean(report.status),
+        "status": clean(status),
         "kind": name,
-        "sort": f"{grid.severity(report.status)} {clean(report.status)}",
-        "word": word_of(report.status, clean),
+        "sort": f"{grid.severity(status)} {clean(status)}",
+        "word": word_of(status, clean),
         "cells": [_cell(cells.get(layer, grid.Cell("skipped")), clean) for layer in columns],
         "run": _run(report, clean),
         "seconds": f"{seconds:.3f}",
