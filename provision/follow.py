@@ -117,13 +117,14 @@ def apply(
     titles: Mapping[str, str],
     progress: Progress,
     timeout: float | None,
+    about: Mapping[str, str] | None = None,
 ) -> Followed:
     """Start `script` on the host as run `run_id`, detached, and follow it to its end.
 
-    `timeout` (seconds) bounds the following, not the run. Raises HostBusy where somebody else's run is under way, RunLost, Failed where the
+    `timeout` (seconds) bounds the following, not the run; `about` is what `provision.journal.launch` writes down. Raises HostBusy where somebody else's run is under way, RunLost, Failed where the
     host refused, and Unreachable where the connection broke and stayed broken (the run goes on; the same command later finds it).
     """
-    text = journal.launch(script, run_id=run_id, owner=owner, digest=digest)
+    text = journal.launch(script, run_id=run_id, owner=owner, digest=digest, about=about)
     return _listen(transport, run_id, text, titles, progress, timeout)
 
 

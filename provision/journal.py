@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -100,13 +100,16 @@ class Ended:
 Frame = Union[Event, LogLine, Started, Locked, Refusal, Heartbeat, Ended]
 
 
-def launch(script: Sh, *, run_id: str, owner: str, digest: str = "", known_run: str = "", state: str = STATE) -> Sh:
+def launch(
+    script: Sh, *, run_id: str, owner: str, digest: str = "", known_run: str = "", state: str = STATE, about: Mapping[str, str] | None = None
+) -> Sh:
     """The text that starts `script` as run `run_id` and follows it from its beginning; to be run by root's `sh` with the text as its input.
 
     A run of that id that exists already is followed, not started again. While another run holds the host's lock the text tells who, follows
-    that run if it is `known_run`, and exits LOCKED. `owner` is a word for people (user@machine); `digest` names the plan.
+    that run if it is `known_run`, and exits LOCKED. `owner` is a word for people (user@machine); `digest` names the plan; `about` is what else the run's `meta` is to say.
     """
     meta = [f"run={_checked(run_id)}", f"owner={_line(owner)}", f"digest={_line(digest)}"]
+    meta += [f"{key}={_line(value)}" for key, value in (about or {}).items()]
     end = "MLHOST_" + hashlib.sha256(script.encode("utf-8", "surrogateescape")).hexdigest()[:24]
     return template(
         "journal/launch.sh.j2",

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from provision.actions import Action
-from provision.sources import AptSource as AptSource  # noqa: PLC0414 - they are part of the model
+from provision.results import Check as Check  # noqa: PLC0414 - they are part of the model
+from provision.results import LastRun as LastRun  # noqa: PLC0414
+from provision.results import Outcome as Outcome  # noqa: PLC0414
+from provision.results import Timing as Timing  # noqa: PLC0414
+from provision.sources import AptSource as AptSource  # noqa: PLC0414
 from provision.sources import RpmSource as RpmSource  # noqa: PLC0414
 
 # ---------------------------------------------------------------- capture
@@ -203,7 +207,8 @@ class BlockDevice:
 
 @dataclass(frozen=True)
 class Run:
-    """A run found in the host's journal. `state`: running, done, failed, lost, reboot."""
+    """A run found in the host's journal. `state`: running, done, failed, lost, reboot. `version` is mlhost's, `playbook` the desired state's
+    name and `values` a digest of its values; `right` are the ids of the items that were right when it began, `doing` of those that it was to put right."""
 
     id: str
     state: str
@@ -212,6 +217,11 @@ class Run:
     pid: int = 0
     rc: int | None = None
     digest: str = ""
+    version: str = ""
+    playbook: str = ""
+    values: str = ""
+    right: tuple[str, ...] = ()
+    doing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -399,40 +409,15 @@ class Plan:
         return not self.problems and all(item.state == OK for item in self.items)
 
 
-# ---------------------------------------------------------------- outcome
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one item in a run: ok, changed, failed, skipped; `detail` names what failed."""
-
-    id: str
-    state: str
-    seconds: float = 0.0
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long a part took, in seconds."""
-
-    name: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing verify looked at: state ok, failed or skipped, with its evidence, and what to do where it failed."""
-
-    id: str
-    state: str
-    evidence: str
-    fix: str = ""
+# ---------------------------------------------------------------- report
 
 
 @dataclass(frozen=True)
 class HostReport:
-    """All there is to tell of one host after a command: the input of `provision.report`."""
+    """All there is to tell of one host after a command: the input of `provision.report`.
+
+    `versions` is what was seen there last (`provision.versions`); `drift` names items that were right after mlhost's last run and are not now.
+    """
 
     target: str
     status: str  # converged, changed, pending, failed, unreachable, unsupported, refused, reboot, unverified
@@ -446,3 +431,6 @@ class HostReport:
     fix: str = ""
     run_ids: tuple[str, ...] = ()
     log: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    last_run: LastRun | None = None
+    drift: tuple[str, ...] = ()

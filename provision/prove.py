@@ -25,6 +25,7 @@ from provision.steps.smoke import misfit
 from provision.transport import Transport
 from provision.transport.errors import SudoPasswordNeeded
 from provision.transport.local import LocalTransport
+from provision.versions import versions
 
 # NVIDIA's own samples, newest first: (the CUDA they were built with, image). Source: catalog.ngc.nvidia.com, nvidia/k8s/cuda-sample.
 WORKLOADS = (
@@ -75,7 +76,7 @@ def _once(
     decided = plan(facts, loaded.spec, catalog, options.steps, image) if image else decided
     unsupported = next((p for p in decided.problems if p.unsupported), None)
     if unsupported:
-        return facts, HostReport(transport.name, "unsupported", 5, decided, decided, message=unsupported.message, fix=unsupported.fix)
+        return facts, HostReport(transport.name, "unsupported", 5, decided, decided, message=unsupported.message, fix=unsupported.fix, versions=versions(facts))
     ctx = Context(facts, loaded.spec, catalog.platform(facts.os, facts.arch), catalog)
     seen = layers(ctx, decided)
     progress.stage(transport.name, "proving")
@@ -84,7 +85,7 @@ def _once(
     clock.add("prove", began)
     problems = tuple(Check(p.id, "failed", p.message, p.fix) for p in decided.problems)
     checks = (*seen, *lived, *keeping(ctx, decided), *problems)
-    return facts, _judged(transport.name, decided, checks, clock)
+    return facts, replace(_judged(transport.name, decided, checks, clock), versions=versions(facts))
 
 
 def _judged(name: str, decided: Plan, checks: tuple[Check, ...], clock: Clock) -> HostReport:

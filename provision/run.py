@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provision import __version__
 from provision.errors import Error
 from provision.look import RunOptions, ask_reach, capture_root, decide, facts_of, observe, plan_from_capture, plan_of
 from provision.report.verdict import STATUS_OF_EXIT
 from provision.transport.errors import SudoPasswordNeeded
+from provision.versions import versions as seen_versions
 
 if TYPE_CHECKING:
     from provision.catalog import Catalog
@@ -88,6 +90,22 @@ def owner() -> str:
         return f"uid {os.getuid()}@{socket.gethostname()}"
 
 
+def about(decided: Plan, loaded: Loaded) -> dict[str, str]:
+    """What a run writes down of itself, so that a later look can tell what has drifted since: `provision.facts.journal` reads it."""
+    return {
+        "version": __version__,
+        "playbook": loaded.spec.name,
+        "values": values_name(loaded),
+        "right": " ".join(item.id for item in decided.items if item.state == "ok"),
+        "doing": " ".join(item.id for item in decided.items if item.state == "change"),
+    }
+
+
+def values_name(loaded: Loaded) -> str:
+    """A short name for the values of a desired state: where it is the same, so was what was wanted."""
+    return loaded.digest[:16]
+
+
 def with_keys(decided: Plan, spec: Spec, options: RunOptions, transport: Transport | None) -> Plan:
     """The plan with its signing keys: from the cache, the network, or (with a transport) from the host."""
     from provision import keys
@@ -137,6 +155,7 @@ class _Work:
     carried: bool = False
     log: str = ""
     proof: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.spec = self.loaded.spec
@@ -148,7 +167,7 @@ class _Work:
             facts, decided = self.look()
             self.after = decided
             self.before = self.before or decided
-            self.proof = facts.proof
+            self.proof, self.versions = facts.proof, seen_versions(facts)
             if self.options.agreed is not None and not self.carried and not decided.converged:
                 broken = self.options.agreed(self.transport, decided)
                 if broken:
@@ -219,7 +238,7 @@ class _Work:
         titles = {item.id: describe(item.action) for item in ready.items if item.action is not None}
         try:
             followed = apply(
-                self.transport, script, run_id, owner(), digest(decided), titles, self.progress, self.options.timeout
+                self.transport, script, run_id, owner(), digest(decided), titles, self.progress, self.options.timeout, about(decided, self.loaded)
             )
         except HostBusy as busy:
             # Somebody was quicker between the look and the start: the next look follows that run.
@@ -303,6 +322,7 @@ class _Work:
             fix,
             tuple(self.run_ids),
             self.log,
+            self.versions,
         )
 
     def failed(self, error: Error) -> HostReport:

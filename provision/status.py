@@ -3,36 +3,86 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from provision.catalog import Catalog
 from provision.errors import Error
 from provision.follow import Followed, follow_active
 from provision.look import observe
-from provision.model import Facts, HostReport, Timing
+from provision.model import OK, Facts, HostReport, LastRun, Plan, Timing
+from provision.plan import Step, plan
+from provision.playbook import Loaded
 from provision.progress import Progress
 from provision.reboot import UNIT
-from provision.report.verdict import report_of_error
+from provision.report.verdict import report_of_error, report_of_plan
+from provision.run import values_name
 from provision.spec import Spec
 from provision.transport import Transport
 from provision.transport.errors import SudoPasswordNeeded, WireError
+from provision.versions import versions
 
 # How long a follower waits for the run that comes after a reboot: a boot, and mlhost's own first look.
 PATIENCE = 600.0
 PAUSE = 2.0
 
 
-def status(transport: Transport, follow: bool, progress: Progress) -> HostReport:
-    """What runs or ran last on the host. With `follow`: watch it to its end, over a reboot in between. Changes nothing."""
+@dataclass(frozen=True)
+class Wanted:
+    """What a host is compared with: a desired state and its own steps."""
+
+    loaded: Loaded
+    catalog: Catalog
+    steps: Sequence[Step] = ()
+
+
+def status(transport: Transport, follow: bool, progress: Progress, wanted: Wanted | None = None) -> HostReport:
+    """What runs or ran last on the host, and how it stands: what is `wanted`, and what has drifted since the last run. Changes nothing.
+
+    With `follow`: watch what runs to its end, over a reboot in between, and tell that alone.
+    """
     began = time.monotonic()
     try:
-        return _follow(transport, progress) if follow else _told(transport, _look(transport), began)
+        if follow:
+            return _follow(transport, progress)
+        progress.stage(transport.name, "looking")
+        facts = _look(transport, wanted)
+        told = replace(_told(transport, facts, began), versions=versions(facts), last_run=_last_run(facts))
+        return _compared(told, facts, wanted) if wanted is not None and told.status != "running" else told
     except SudoPasswordNeeded:
         raise
     except Error as error:
         return report_of_error(transport.name, error)
 
 
-def _look(transport: Transport) -> Facts:
-    return observe(transport, Spec())[1]
+def _look(transport: Transport, wanted: Wanted | None = None) -> Facts:
+    return observe(transport, wanted.loaded.spec, wanted.steps)[1] if wanted else observe(transport, Spec())[1]
+
+
+def _last_run(facts: Facts) -> LastRun | None:
+    run = facts.run if facts.run is not None and facts.run.state == "running" else facts.last_run
+    return None if run is None else LastRun(run.id, run.state, run.since, run.owner, run.version, run.playbook, run.rc)
+
+
+def _compared(told: HostReport, facts: Facts, wanted: Wanted) -> HostReport:
+    """What the host is, beside what it is to be. A run that failed or waits for a reboot counts as long as something is left to do."""
+    decided = plan(facts, wanted.loaded.spec, wanted.catalog, wanted.steps)
+    stands = report_of_plan(told.target, decided)
+    if stands.exit_code in (0, 1, 5) or told.exit_code == 0:
+        state, code = stands.status, stands.exit_code
+    else:
+        state, code = told.status, told.exit_code
+    message = f"{stands.message} ({told.message})" if stands.message else told.message
+    return replace(told, status=state, exit_code=code, before=decided, message=message, fix=stands.fix, drift=drift(facts, decided, wanted.loaded))
+
+
+def drift(facts: Facts, decided: Plan, loaded: Loaded) -> tuple[str, ...]:
+    """The ids of what was right after mlhost's last run and is not now. Nothing can be said where that run wanted other values."""
+    last = facts.last_run
+    if last is None or last.values != values_name(loaded):
+        return ()
+    right = {*last.right, *(last.doing if last.state == "done" else ())}
+    return tuple(item.id for item in decided.items if item.state != OK and item.id in right)
 
 
 def _follow(transport: Transport, progress: Progress) -> HostReport:

@@ -12,8 +12,8 @@ PROVISION = Path(__file__).resolve().parent.parent / "provision"
 # From first to last; a module may import only what stands in an earlier layer or its own.
 LAYERS = (
     ("errors", "shipped", "actions", "sources", "single"),
-    ("model", "sh", "shtext"),
-    ("openpgp", "rows", "spec", "watched", "daemonjson", "capture", "traces", "backfiles"),
+    ("model", "sh", "shtext", "results"),
+    ("openpgp", "rows", "spec", "watched", "daemonjson", "capture", "traces", "backfiles", "versions"),
     ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),
     ("steps",),
     ("plan", "layers", "backplan"),
@@ -29,7 +29,7 @@ LAYERS = (
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies")
+PURE = ("errors", "results", "versions", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies")
 
 
 def unit(path: Path) -> str:

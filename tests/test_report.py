@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -40,8 +41,10 @@ from provision.report.factstext import facts_text
 from provision.report.jsonout import error_json, facts_json, many_json, plan_json, report_json
 from provision.report.junit import junit_xml
 from provision.report.layout import Look, duration, listing
+from provision.report.monitoring import prometheus
 from provision.report.text import error_text, fleet_summary_text, host_report_text, plan_text, sentence
-from provision.report.verdict import SEVERITY, plan_exit_code, worst
+from provision.report.verdict import SEVERITY, plan_exit_code, report_of_plan, worst
+from provision.results import LastRun
 from tests import report_samples as samples
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -372,6 +375,15 @@ def test_a_report_for_programs_has_every_host_and_the_exit_code() -> None:
     assert value["hosts"][1]["before"] is None
 
 
+def test_a_report_satisfies_its_schema() -> None:
+    drifted = replace(report_of_plan("a", samples.PENDING, {"docker": "29.1.3"}), drift=("smoke",), last_run=LastRun("r", "lost"))
+    for reports in ([], [drifted, samples.CHANGED_REPORT, samples.FAILED_REPORT, samples.UNREACHABLE_REPORT, samples.UNVERIFIED_REPORT]):
+        value = json.loads(json.dumps(report_json(reports)))
+        schema("report").validate(value)
+    for broken in ({**value, "extra": 1}, {**value, "exit_code": 9}, {key: value[key] for key in value if key != "made"}):
+        assert list(schema("report").iter_errors(broken))
+
+
 def test_a_host_that_gave_no_plan_is_told_among_the_others() -> None:
     value = many_json([plan_json(samples.CONVERGED), error_json("gpu-9", Unreachable("refused.", "Start sshd."))])
     assert value["hosts"][1] == {"schema": 1, "target": "gpu-9", "error": {"message": "refused.", "fix": "Start sshd.", "exit_code": 4}}
@@ -391,6 +403,42 @@ def test_junit_has_a_suite_per_host_and_a_case_per_item_and_check() -> None:
     error = unreachable.find("testcase/error")
     assert error is not None
     assert "connection refused" in str(error.text)
+
+
+def test_junit_of_a_fleet_tells_versions_and_what_drifted() -> None:
+    drifted = replace(report_of_plan("gpu-7", samples.PENDING, {"docker": "29.1.3", "driver": ""}), drift=("docker/packages",))
+    suite = ET.fromstring(junit_xml([drifted])).find("testsuite")
+    assert suite is not None
+    assert [(p.get("name"), p.get("value")) for p in suite.iter("property")] == [("docker", "29.1.3"), ("driver", "none")]
+    said = {case.get("name"): str(case.find("failure").get("message")) for case in suite.iter("testcase") if case.find("failure") is not None}  # type: ignore[union-attr]
+    assert said["docker/packages"].startswith("drifted: ")
+    assert said["docker/repository"].startswith("change: ")
+
+
+SERIES = re.compile(r'(mlhost_[a-z_]+)\{((?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)+)\} (-?\d+(?:\.\d+)?)')
+
+
+def test_prometheus_gets_every_series_once_and_in_its_own_grammar() -> None:
+    """The grammar is that of prometheus.io/docs/instrumenting/exposition_formats."""
+    evil = 'gpu"7\\\n{x="y"} 1\x00'
+    hosts = [
+        replace(samples.CHANGED_REPORT, target=evil, versions={"docker": evil, "kernel": "6.1"}, last_run=LastRun("r", "done", "2026-08-01T10:15:00Z")),
+        replace(samples.UNVERIFIED_REPORT, target="gpu-8", checks=(*samples.UNVERIFIED_REPORT.checks, Check("plan", "failed", "x"))),
+        replace(samples.UNREACHABLE_REPORT, last_run=LastRun("r", "done", "yesterday")),
+        replace(report_of_plan("gpu-9b", samples.PENDING), drift=("docker/packages",), last_run=LastRun("r", "done", "2026-08-01T10:15:00Z")),
+    ]
+    rows = [line for line in prometheus(hosts).splitlines() if not line.startswith("#")]
+    found = [SERIES.fullmatch(row) for row in rows]
+    assert all(found), [row for row, match in zip(rows, found) if not match]
+    series = [(match.group(1), match.group(2)) for match in found if match]
+    assert len(series) == len(set(series))
+    for expected in (
+        'mlhost_up{target="gpu-8"} 0', 'mlhost_exit_code{target="gpu-9"} 4', 'mlhost_check{target="gpu-8",check="plan"} 0',
+        'mlhost_items{target="gpu-9b",state="change"} 2', 'mlhost_drift{target="gpu-9b"} 1', 'mlhost_gpus{target="gpu-9b"} 8',
+        'mlhost_last_run_timestamp_seconds{target="gpu-9b"} 1785579300',
+    ):  # fmt: skip
+        assert expected in rows
+    assert sum(row.startswith("mlhost_last_run") for row in rows) == 2
 
 
 @pytest.mark.parametrize(

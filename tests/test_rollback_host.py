@@ -85,8 +85,8 @@ class TestThereAndBack:
 
     def test_status_tells_of_the_rollback_as_of_any_run(self, host: NsHost) -> None:
         ran = mlhost("status", host)
-        assert ran.code == 0, str(ran)
-        assert "done" in ran.out
+        assert ran.code in (1, 3), str(ran)  # what was taken back is pending; without the lab's sources it may be refused
+        assert "ended: done" in " ".join(ran.out.split())
 
     def test_a_run_that_nobody_knows_is_a_usage_error_that_names_those_there_are(self, host: NsHost, fresh: Fresh) -> None:
         ran = mlhost("rollback", host, "--run", "20200101T000000-abcdef")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from provision import __version__
 from tests.fresh import LAB, Fresh
 from tests.lab.gpus import A10G, TWO_A10G, show_on_pci
 from tests.lab.nshost import NsHost
@@ -101,11 +102,24 @@ class TestADockerHostFromDockersOwnRepository:
         assert ran.code == 0, str(ran)
         assert "nothing to change" in ran.out
 
-    def test_status_tells_of_the_last_run_and_of_the_proof(self, host: NsHost) -> None:
-        ran = mlhost("status", host)
+    def test_status_tells_of_the_last_run_and_of_the_proof(self, host: NsHost, fresh: Fresh) -> None:
+        ran = mlhost("status", host, settings=fresh.settings())
         assert ran.code == 0, str(ran)
         assert "done" in ran.out
         assert "proved" in ran.out
+
+    def test_status_names_what_has_drifted_since_the_last_run(self, host: NsHost, fresh: Fresh) -> None:
+        host.run("systemctl disable docker.service", user="root")
+        ran = mlhost("status", host, "--format", "json", settings=fresh.settings())
+        assert ran.code == 3, str(ran)
+        told = json.loads(ran.out)["hosts"][0]
+        assert told["drift"] == ["docker/service"]
+        assert (told["last_run"]["state"], told["last_run"]["version"]) == ("done", __version__)
+        # that is how it is with these values; of others nothing is known to have drifted
+        ran = mlhost("status", host, "--format", "json", settings=[*fresh.settings(), "docker.log.max_size=50m"])
+        assert json.loads(ran.out)["hosts"][0]["drift"] == []
+        host.run("systemctl enable docker.service", user="root")
+        assert mlhost("status", host, settings=fresh.settings()).code == 0
 
     def test_daemon_json_is_merged_and_docker_restarted_once(self, host: NsHost, fresh: Fresh) -> None:
         host.run("cat > /etc/docker/daemon.json", user="root", stdin='{"debug": false,\n "labels": ["kept=yes"]}\n')

@@ -25,12 +25,13 @@ COMMANDS = {
     "plan": "Show what setup would do and why. Changes nothing.",
     "apply": "Carry out a plan that was reviewed, if nothing has changed since.",
     "verify": "Prove that machines are what the playbook says. Changes nothing.",
-    "status": "Show or follow a run that goes on (or ended) on a machine.",
+    "status": "Show how machines stand: the last run, what has drifted since. Changes nothing.",
     "rollback": "Take back what mlhost has changed on machines.",
     "uninstall": "Take back everything, and mlhost itself.",
     "doctor": "Name what is broken on machines, why, and what mends it.",
     "support-bundle": "Pack what a helper needs to see, without secrets, into one file.",
     "facts": "Show what mlhost reads from a machine. Changes nothing.",
+    "report": "Make a page (or JUnit, Prometheus …) of results that were kept as JSON.",
     "inventory": "Show which hosts an inventory, a cloud or ssh_config has.",
 }
 

@@ -43,7 +43,7 @@ changed then), 2 also for a file that is no plan, is damaged, or was made by ano
 @click.option("--after-reboot", is_flag=True, hidden=True, help="Go on with what was begun before a reboot of this machine.")
 @fleet_options
 @connection_options
-@output_options("text", "json", "junit")
+@output_options("text", "json", "junit", report=True)
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -14,7 +14,7 @@ from provision.cli import Session
 from provision.cli.fleet import Result, each, name_of, report_of
 from provision.cli.options import Connection, Output
 from provision.cli.output import errors, fancy, look, write, write_json
-from provision.errors import Error
+from provision.errors import Error, UsageError
 from provision.progress import Display, Progress, Renamed, open_progress
 from provision.report.sanitize import block, line
 from provision.report.verdict import STATUS_OF_EXIT, fleet_exit_code
@@ -22,6 +22,7 @@ from provision.report.verdict import STATUS_OF_EXIT, fleet_exit_code
 if TYPE_CHECKING:
     from provision.fleet.pace import Pace
     from provision.model import HostReport
+    from provision.results import About
     from provision.transport import SshOptions, Transport
 
 T = TypeVar("T")
@@ -177,26 +178,54 @@ def report_each(
     pace: Pace | None = None,
     *,
     remember: bool = True,
+    text: Callable[..., str] | None = None,
 ) -> int:
     """Every host's work, the reports printed once; the exit code of the host that is worst off. The arguments are those of `on_each`.
 
-    Where it is to `remember`, what several hosts left undone is kept for --retry-failed. Raises KeyboardInterrupt when the user broke it off,
+    `text` makes the text for people, where it is not that of `provision.report.text`. Where it is to `remember`, what several hosts left undone is kept for --retry-failed. Raises KeyboardInterrupt when the user broke it off,
     after the reports.
     """
     results = on_each(targets, connection, output, work_of, opened, pace, lambda result: report_of(result).exit_code not in (0, 3, 6))
-    if output.format == "text" or not isinstance(results[0].error, Error):
-        single_error(results)
-    tracebacks(ctx, results)
     reports = [report_of(result) for result in results]
     if from_inventory(targets):
         # An inventory's names are what the user knows the hosts by.
         reports = [replace(report, target=result.target) for report, result in zip(reports, results)]
+    kept = save_reports(ctx, reports, output)
+    if output.format == "text" or not isinstance(results[0].error, Error):
+        single_error(results)
+    tracebacks(ctx, results)
     if remember and (len(results) > 1 or from_inventory(targets)):
         _remember(ctx, targets, [result.target for result, report in zip(results, reports) if report.exit_code not in (0, 3)])
-    print_reports(reports, output)
+    print_reports(reports, output, about(ctx), text)
     if any(type(result.error).__name__ == "LeftAtWork" for result in results):
         raise KeyboardInterrupt
-    return fleet_exit_code(reports)
+    return fleet_exit_code(reports) or kept
+
+
+def about(ctx: click.Context) -> About:
+    """What the results of this command are of, now."""
+    import time
+
+    from provision import __version__
+    from provision.results import About
+
+    return About(ctx.info_name or "", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), __version__)
+
+
+def save_reports(ctx: click.Context, reports: Sequence[HostReport], output: Output) -> int:
+    """Write what --report asks for. What cannot be written is told, and the exit code for that returned: it must not hide the results."""
+    if not output.report:
+        return 0
+    from provision.cli.reports import save
+
+    code = 0
+    for path in output.report:
+        try:
+            save(path, reports, about(ctx))
+        except UsageError as error:
+            errors(f"mlhost: {line(error.message, 1000)}")
+            code = error.exit_code
+    return code
 
 
 def _remember(ctx: click.Context, targets: Sequence[str], failed: Sequence[str]) -> None:
@@ -216,12 +245,12 @@ def raise_as_error(report: HostReport) -> NoReturn:
     raise error
 
 
-def print_reports(reports: Sequence[HostReport], output: Output) -> None:
+def print_reports(reports: Sequence[HostReport], output: Output, about: About, text: Callable[..., str] | None = None) -> None:
     """The reports in the format that was asked for."""
     if output.format == "json":
         from provision.report.jsonout import report_json
 
-        write_json(report_json(reports), output)
+        write_json(report_json(reports, about), output)
     elif output.format == "junit":
         from provision.report.junit import junit_xml
 
@@ -231,15 +260,11 @@ def print_reports(reports: Sequence[HostReport], output: Output) -> None:
 
         write(monitoring.nagios(reports) if output.format == "nagios" else monitoring.prometheus(reports), output)
     else:
-        from provision.report.text import fleet_summary_text, host_report_text
+        from provision.report.text import fleet_text
 
         style = look(output)
         only = reports[0] if len(reports) == 1 else None
         if only and only.exit_code and only.fix and not (only.before or only.checks or only.outcomes):
             # Nothing came of it: an error like any other.
             raise_as_error(only)
-        texts = [host_report_text(report, style, verbose=output.verbose) for report in reports]
-        summary = fleet_summary_text(reports, style)
-        short = all("\n" not in text for text in texts)
-        parts = texts if short or not summary else [text + "\n" for text in texts]
-        write("\n".join([*parts, *([summary] if summary else [])]), output)
+        write((text or fleet_text)(reports, style, verbose=output.verbose), output)

@@ -158,12 +158,13 @@ class Pacing(NamedTuple):
 
 
 class Output(NamedTuple):
-    """Where and how results are written."""
+    """Where and how results are written. `report` are further files, each in the format that its name ends with."""
 
     format: str
     out: str | None
     verbose: bool
     no_color: bool
+    report: tuple[str, ...] = ()
 
 
 def playbook_options(function: F) -> F:
@@ -213,13 +214,18 @@ def pace_options(function: F) -> F:
     ])
 
 
-def output_options(*formats: str) -> Callable[[F], F]:
-    """`--format`, `--out` and how it looks, as `output: Output`; the first format is the default."""
+def output_options(*formats: str, report: bool = False) -> Callable[[F], F]:
+    """`--format`, `--out` and how it looks, as `output: Output`; the first format is the default. With `report` also `--report`."""
+    further = [
+        click.option("--report", multiple=True, metavar="FILE",
+                     help="Also write the results there, as its name ends: .html (one page), .json, .xml (JUnit), .prom (Prometheus) or .txt. Repeatable.")
+    ]
 
     def decorate(function: F) -> F:
         return _group(function, "output", Output, [
             click.option("--format", type=click.Choice(formats), default=formats[0], show_default=True, help="What to print."),
-            click.option("--out", metavar="FILE", help="Write the result to a file instead of standard output."),
+            click.option("-o", "--out", metavar="FILE", help="Write the result to a file instead of standard output."),
+            *(further if report else ()),
             click.option("-v", "--verbose", is_flag=True, help="Show more: values, what is already right, the log as it comes."),
             click.option("--no-color", is_flag=True, help="Plain text (also: the environment variable NO_COLOR)."),
             click.option("--debug", is_flag=True, expose_value=False, callback=_debug, help="Show a traceback with an error."),
@@ -258,12 +264,12 @@ def _debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None
 
 
 def _group(function: F, name: str, cls: Any, options: list[Callable[[Any], Any]]) -> F:
-    """Collect the options whose names are the fields of `cls` into one argument `name`."""
+    """Collect the options whose names are fields of `cls` into one argument `name`."""
     names = cls._fields
 
     @functools.wraps(function)
     def collected(*args: Any, **kwargs: Any) -> Any:
-        kwargs[name] = cls(**{key: kwargs.pop(key) for key in names})
+        kwargs[name] = cls(**{key: kwargs.pop(key) for key in names if key in kwargs})
         return function(*args, **kwargs)
 
     wrapped: Any = collected

@@ -35,14 +35,22 @@ def look(output: Output) -> Look:
 
 
 def check_out(output: Output) -> None:
-    """Raise UsageError now for an `--out` that could not be written later, when the work is done."""
-    if not output.out:
-        return
-    folder = os.path.dirname(os.path.abspath(output.out))
-    if os.path.isdir(output.out):
-        raise UsageError(f"--out {output.out} is a directory.", "Name a file.")
-    if not os.access(output.out if os.path.exists(output.out) else folder, os.W_OK):
-        raise UsageError(f"--out {output.out} cannot be written.", f"Is {folder} there, and may you write to it?")
+    """Raise UsageError now for an `--out` or `--report` that could not be written later, when the work is done."""
+    if output.out:
+        _check_file(output.out, "--out")
+    for path in output.report:
+        from provision.cli.reports import format_of
+
+        format_of(path)
+        _check_file(path, "--report")
+
+
+def _check_file(path: str, option: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise UsageError(f"{option} {path} is a directory.", "Name a file.")
+    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        raise UsageError(f"{option} {path} cannot be written.", f"Is {folder} there, and may you write to it?")
 
 
 def write(text: str, output: Output, mode: int = 0o666) -> None:

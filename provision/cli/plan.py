@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,13 @@ from provision.errors import Error, UsageError
 if TYPE_CHECKING:
     from provision.cli.fleet import Result
     from provision.cli.hosts import Ask
-    from provision.model import Plan
+    from provision.model import HostReport, Plan
     from provision.playbook import Loaded
     from provision.progress import Progress
     from provision.savedplan import SavedHost
     from provision.transport import Transport
 
-    Planned = tuple[Plan, str]  # the plan, and its script where that is wanted
+    Planned = tuple[Plan, str, HostReport]  # the plan, its script where that is wanted, and the plan as a report
 
 
 @click.command(epilog="""
@@ -56,7 +57,7 @@ Exit codes: 0 nothing to change, 3 changes pending, 1 refused, 5 unsupported, 2 
 @tree_options
 @fleet_options
 @connection_options
-@output_options("text", "json", "sh")
+@output_options("text", "json", "sh", report=True)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -89,8 +90,9 @@ def command(
     from provision import run
     from provision.catalog import load as load_catalog
     from provision.cli.fleet import Result, name_of
-    from provision.cli.hosts import Work, on_each, single_error, tracebacks
-    from provision.report.verdict import worst
+    from provision.cli.hosts import Work, on_each, save_reports, single_error, tracebacks
+    from provision.report.verdict import report_of_plan, worst
+    from provision.versions import versions
 
     catalog = load_catalog()
     wanted = desired.for_each(ctx, hosts, loaded, steps)
@@ -104,32 +106,31 @@ def command(
         theirs = run.RunOptions(steps=own_steps, first=first)
 
         def planned(transport: Transport, progress: Progress, _ask: Ask | None) -> Planned:
-            _, plan = run.plan_of(transport, own, catalog, theirs, progress)
+            began = time.monotonic()
+            facts, plan = run.plan_of(transport, own, catalog, theirs, progress)
             if keep and not refusal(plan):
                 called = getattr(progress, "name", "")
                 kept[called] = kept_host(called, plan, run.with_keys(plan, own.spec, theirs, transport))
-            return plan, run.script_of(plan, own, theirs, transport) if wants_script and not refusal(plan) else ""
+            told = report_of_plan(transport.name, plan, versions(facts) if output.report else {}, time.monotonic() - began)
+            return plan, run.script_of(plan, own, theirs, transport) if wants_script and not refusal(plan) else "", told
 
         return planned
 
     if root is not None or capture is not None:
-        _, plan = run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, steps)
+        facts, plan = run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, steps)
         script = run.script_of(plan, loaded, run.RunOptions(steps=steps)) if wants_script and not refusal(plan) else ""
-        results = [Result(root or name_of(capture), value=(plan, script))]
+        results = [Result(root or name_of(capture), value=(plan, script, report_of_plan("", plan, versions(facts))))]
     else:
         results = on_each(hosts, connection, output, work, opened)
+    unwritten = save_reports(ctx, [report_of_result(result) for result in results], output) if output.report else 0
     single_error(results)
     tracebacks(ctx, results)
     if keep:
         show_text(results, output._replace(out=None))
         save([kept[result.target] for result in results if result.target in kept], results, loaded, output)
-    elif wants_script:
-        show_script(results[0], output)
-    elif output.format == "json":
-        show_json(results, output)
     else:
-        show_text(results, output)
-    return worst(exit_code(result) for result in results)
+        {"sh": show_script, "json": show_json, "text": show_text}[output.format](results, output)
+    return worst(exit_code(result) for result in results) or unwritten
 
 
 def saves(ctx: click.Context, output: Output, tree: str | None) -> bool:
@@ -158,8 +159,6 @@ def kept_host(name: str, plan: Plan, ready: Plan) -> SavedHost:
 
 def save(hosts: Sequence[SavedHost], results: Sequence[Result[Planned]], loaded: Loaded, output: Output) -> None:
     """Write the plan file, for its owner's eyes. Raises Refused where a host's plan cannot be carried out: half a plan is none."""
-    import time
-
     from provision.cli.fleet import HERE
     from provision.cli.output import write_private
     from provision.errors import Refused
@@ -186,11 +185,23 @@ def exit_code(result: Result[Planned]) -> int:
     return result.error.exit_code if isinstance(result.error, Error) else 1
 
 
-def show_script(result: Result[Planned], output: Output) -> None:
+def report_of_result(result: Result[Planned]) -> HostReport:
+    """One host's plan, or what went wrong there, as a report."""
+    from dataclasses import replace
+
+    from provision.cli.fleet import report_of
+
+    if result.value is None:
+        return report_of(replace(result, value=None))  # type: ignore[arg-type]
+    return replace(result.value[2], target=result.target)
+
+
+def show_script(results: Sequence[Result[Planned]], output: Output) -> None:
     """Print the script of the one plan; raises the refusal of a plan that has none."""
     from provision.cli.output import as_shown, write
 
-    plan, script = result.value or (None, "")
+    value = results[0].value
+    plan, script = value[:2] if value else (None, "")
     error = refusal(plan) if plan else None
     if error:
         raise error

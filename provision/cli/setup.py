@@ -55,7 +55,7 @@ that of the host worst off, in the order 1, 7, 2, 4, 5, 6, 0.
 @fleet_options
 @pace_options
 @connection_options
-@output_options("text", "json", "junit")
+@output_options("text", "json", "junit", report=True)
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -48,7 +48,7 @@ With --format nagios: 0 OK, 2 CRITICAL (a layer is broken), 3 UNKNOWN (could not
 @fleet_options
 @pace_options
 @connection_options
-@output_options("text", "json", "junit", "nagios", "prometheus")
+@output_options("text", "json", "junit", "nagios", "prometheus", report=True)
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -67,6 +67,11 @@ def _run(sections: Sections, identifier: str, boot_id: str | None) -> Run:
         pid=number(who.get("pid")) or 0,
         rc=code,
         digest=meta.get("digest", ""),
+        version=meta.get("version", ""),
+        playbook=meta.get("playbook", ""),
+        values=meta.get("values", ""),
+        right=tuple(meta.get("right", "").split()),
+        doing=tuple(meta.get("doing", "").split()),
     )
 
 

@@ -46,9 +46,9 @@ def work_through(
                 course.end(number, failed(result))
                 turn.notify_all()
 
-    for _ in range(min(course.pace.parallel, count)):
-        threading.Thread(target=worker, daemon=True).start()
     try:
+        for _ in range(min(course.pace.parallel, count)):
+            threading.Thread(target=worker, daemon=True).start()
         with turn:
             while not course.over:
                 turn.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from provision.errors import Error
 from provision.model import Decision, Facts, HostReport, Item, Plan
 from provision.report.sanitize import redact
 from provision.report.verdict import fleet_exit_code
+from provision.results import NOTHING, About
 
 SCHEMA = 1
 
@@ -62,9 +64,23 @@ def _summary(content: bytes) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
-def report_json(reports: Sequence[HostReport]) -> dict[str, Any]:
-    """What a command did on its hosts, in the order given, with the exit code it ends with."""
-    return {"schema": SCHEMA, "exit_code": fleet_exit_code(reports), "hosts": [host_report_json(report) for report in reports]}
+def report_json(reports: Sequence[HostReport], about: About = NOTHING) -> dict[str, Any]:
+    """What a command did on its hosts, in the order given, with the exit code it ends with. `provision.report.saved` reads it again."""
+    return {
+        "schema": SCHEMA,
+        **_value(about),
+        "exit_code": fleet_exit_code(reports),
+        "hosts": [host_report_json(report) for report in reports],
+    }
+
+
+def report_lines(reports: Sequence[HostReport], about: About = NOTHING) -> Iterable[str]:
+    """The JSON text of `report_json` in pieces, a host a line, so that a large fleet's is never whole in memory."""
+    head = {"schema": SCHEMA, **_value(about), "exit_code": fleet_exit_code(reports)}
+    yield json.dumps(head, ensure_ascii=True)[:-1] + ', "hosts": ['
+    for number, report in enumerate(reports):
+        yield (",\n" if number else "\n") + json.dumps(host_report_json(report), ensure_ascii=True)
+    yield "\n]}\n"
 
 
 def host_report_json(report: HostReport) -> dict[str, Any]:
@@ -82,6 +98,9 @@ def host_report_json(report: HostReport) -> dict[str, Any]:
         "timings": _value(report.timings),
         "run_ids": list(report.run_ids),
         "log": _value(report.log),
+        "versions": _value(report.versions),
+        "last_run": _value(report.last_run),
+        "drift": _value(report.drift),
     }
 
 

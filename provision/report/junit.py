@@ -37,6 +37,10 @@ def _suite(root: ET.Element, report: HostReport) -> None:
         skipped=str(kinds.count("skipped")),
         time=f"{sum(timing.seconds for timing in report.timings):.3f}",
     )
+    if report.versions:
+        seen = ET.SubElement(suite, "properties")
+        for key, version in report.versions.items():
+            ET.SubElement(seen, "property", name=line(key), value=line(version) or "none")
     for group, name, seconds, verdict, text in cases:
         case = ET.SubElement(suite, "testcase", classname=f"{line(report.target)}.{group}", name=line(name), time=f"{seconds:.3f}")
         if verdict:
@@ -58,7 +62,8 @@ def _items(report: HostReport) -> list[_Case]:
         elif outcome and outcome.state == "skipped":
             cases.append(("items", identifier, outcome.seconds, "skipped", outcome.detail or why or "skipped"))
         elif item and item.state != "ok":
-            cases.append(("items", identifier, outcome.seconds if outcome else 0.0, "failure", f"{item.state}: {why}"))
+            state = "drifted" if identifier in report.drift else item.state
+            cases.append(("items", identifier, outcome.seconds if outcome else 0.0, "failure", f"{state}: {why}"))
         else:
             cases.append(("items", identifier, outcome.seconds if outcome else 0.0, "", why))
     return cases

@@ -182,7 +182,7 @@ def _value(value: object, empty: str = "") -> str:
 
 # ---------------------------------------------------------------- report
 
-_HEADLINES = {
+HEADLINES = {
     "converged": ("already right", "green"),
     "changed": ("set up and proved", "green"),
     "verified": ("proved", "green"),
@@ -230,7 +230,7 @@ def host_report_text(report: HostReport, look: Look = PLAIN, *, verbose: bool = 
 
 
 def _headline(report: HostReport, look: Look) -> list[str]:
-    headline, style = _HEADLINES.get(report.status, (line(report.status), "cyan"))
+    headline, style = HEADLINES.get(report.status, (line(report.status), "cyan"))
     target = f"{line(report.target)}: "
     painted = look.paint(target, "bold")
     fix = wrap(report.fix, look, 2) if report.fix else []
@@ -316,6 +316,15 @@ def error_text(target: str, error: Exception, look: Look = PLAIN) -> str:
     return "\n".join([*hang(look.paint(shown, "bold"), shown, message, look, "red"), *(wrap(fix, look, len(shown)) if fix else [])])
 
 
+def fleet_text(reports: Sequence[HostReport], look: Look = PLAIN, *, verbose: bool = False) -> str:
+    """The account of every host, and of several a line each and their number in the end."""
+    texts = [host_report_text(report, look, verbose=verbose) for report in reports]
+    summary = fleet_summary_text(reports, look)
+    short = all("\n" not in text for text in texts)
+    parts = texts if short or not summary else [text + "\n" for text in texts]
+    return "\n".join([*parts, *([summary] if summary else [])])
+
+
 def fleet_summary_text(reports: Sequence[HostReport], look: Look = PLAIN) -> str:
     """One line per host and one that counts; empty for fewer than two hosts."""
     if len(reports) < 2:
@@ -324,7 +333,7 @@ def fleet_summary_text(reports: Sequence[HostReport], look: Look = PLAIN) -> str
     out = []
     for report in reports:
         changed = sum(outcome.state == "changed" for outcome in report.outcomes)
-        headline, style = _HEADLINES.get(report.status, (report.status, "cyan"))
+        headline, style = HEADLINES.get(report.status, (report.status, "cyan"))
         words = count(changed, "change") if report.status == "changed" else ""
         plain = f"  {line(report.target):<{width}}  "
         out += hang(plain, plain, f"{headline}" + (f", {words}" if words else ""), look, style)

@@ -7,7 +7,7 @@ For several hosts the exit code is that of the host that is worst off. From wors
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +40,25 @@ def plan_exit_code(plan: Plan) -> int:
     if plan.problems or any(item.state == "refused" for item in plan.items):
         return 1
     return 0 if plan.converged else 3
+
+
+def report_of_plan(target: str, plan: Plan, versions: Mapping[str, str] | None = None, seconds: float | None = None) -> HostReport:
+    """A plan alone as a report: what would be done, and nothing was. `seconds` is what looking took."""
+    from provision.model import HostReport, Timing
+
+    code = plan_exit_code(plan)
+    status = {1: "refused"}.get(code) or STATUS_OF_EXIT[code]
+    problem = plan.problems[0] if plan.problems else None
+    return HostReport(
+        target,
+        status,
+        code,
+        before=plan,
+        timings=() if seconds is None else (Timing("look", seconds),),
+        message=problem.message if problem else "",
+        fix=problem.fix if problem else "",
+        versions=versions or {},
+    )
 
 
 def fleet_exit_code(reports: Iterable[HostReport]) -> int:

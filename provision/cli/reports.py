@@ -1,0 +1,75 @@
+"""Results as files, each in the format that its name ends with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from provision.errors import UsageError
+
+if TYPE_CHECKING:
+    from provision.model import HostReport
+    from provision.results import About
+
+FORMATS = {".html": "html", ".htm": "html", ".json": "json", ".xml": "junit", ".prom": "prometheus", ".txt": "text"}
+
+
+def format_of(path: str) -> str:
+    """`html`, `json`, `junit`, `prometheus` or `text`. Raises UsageError for a name that tells none of them."""
+    found = FORMATS.get(os.path.splitext(path)[1].lower())
+    if found is None:
+        raise UsageError(f"--report {path}: what to write there is not clear.", f"Let the name end with {', '.join(FORMATS)}.")
+    return found
+
+
+def text_of(kind: str, reports: Sequence[HostReport], about: About) -> Iterable[str]:
+    """The results in a format, in pieces."""
+    if kind == "html":
+        from provision.report.page import pieces
+
+        return pieces(reports, about)
+    if kind == "json":
+        from provision.report.jsonout import report_lines
+
+        return report_lines(reports, about)
+    if kind == "junit":
+        from provision.report.junit import junit_xml
+
+        return [junit_xml(reports)]
+    if kind == "prometheus":
+        from provision.report.monitoring import prometheus
+
+        return [prometheus(reports)]
+    from provision.report.text import fleet_text
+
+    return [fleet_text(reports), "\n"]
+
+
+def save(path: str, reports: Sequence[HostReport], about: About) -> None:
+    """Write the results to a file, which is there whole or not at all. Raises UsageError where it cannot be written."""
+    write_whole(text_of(format_of(path), reports, about), path)
+
+
+def write_whole(pieces: Iterable[str], path: str) -> None:
+    """Text to a file, by way of a new one beside it: whoever reads it meanwhile sees the old one. Raises UsageError where it cannot be written."""
+    target = os.path.realpath(path)
+    folder, name = os.path.split(target)
+    special = os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode)
+    temporary = target if special else os.path.join(folder, f".{name}.{os.getpid()}")
+    try:
+        # What one process writes may be read by those whom the umask lets, as with any report.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CLOEXEC | (0 if special else os.O_CREAT | os.O_EXCL), 0o666)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            for piece in pieces:
+                file.write(piece)
+        if not special:
+            os.replace(temporary, target)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.", "Name another file.") from None
+    finally:
+        if not special:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
