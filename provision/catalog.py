@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -38,13 +39,19 @@ if TYPE_CHECKING:
 __all__ = ["Branch", "Catalog", "DriverPackages", "FabricPackages", "Generation", "GpuModel", "Platform", "Repository", "load", "version_key"]
 
 
+_reading = threading.Lock()
+
+
 @lru_cache(maxsize=16)
 def _packaged(name: str) -> dict[str, Any]:
     return shipped_toml(f"data/{name}.toml")
 
 
-packaged = _packaged
-"""The parsed content of a packaged data file by its name without ".toml"; shared, so not to be changed."""
+def packaged(name: str) -> dict[str, Any]:
+    """The parsed content of a packaged data file by its name without ".toml"; shared, so not to be changed."""
+    # Many hosts ask at the same moment for what nobody has read yet.
+    with _reading:
+        return _packaged(name)
 
 
 def load(read: Callable[[str], dict[str, Any]] = _packaged, enable_all: bool = False) -> Catalog:

@@ -68,6 +68,15 @@ def _reach_text() -> str:
     return shipped("scripts/reach.sh")
 
 
+@lru_cache(maxsize=1)
+def _reading_ahead() -> threading.Thread:
+    """What the answers of all hosts are read with is loaded once, in the background. Many hosts at once may begin that more than once; the locks
+    of what is loaded let only one do the work."""
+    thread = threading.Thread(target=_read_ahead, daemon=True)
+    thread.start()
+    return thread
+
+
 def _read_ahead() -> None:
     import provision.capture
     import provision.facts
@@ -127,9 +136,10 @@ def observe(
 
     `first` is a look at the same host for the same spec that was begun before.
     """
-    threading.Thread(target=_read_ahead, daemon=True).start()
+    reading = _reading_ahead()
     answer = (first.take() if first else None) or _ask(transport, spec, steps)
     mark, result = answer.mark, answer.result
+    reading.join()
     from provision.capture import split
     from provision.facts import parse
 

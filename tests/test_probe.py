@@ -511,7 +511,9 @@ def test_a_host_that_has_only_busybox_is_read(tmp_path):
     programs.mkdir()
     for name in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
         (programs / name).symlink_to(busybox)
-    script = probe_script().replace(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin\n", "\n")
+    folders = "in ${PATH:-/usr/bin:/bin} /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin /snap/bin"
+    assert folders in probe_script()
+    script = probe_script().replace(folders, "in $PATH")
     for root in (["--root", str(tree(tmp_path / "root", FULL))], []):
         done = subprocess.run([busybox, "sh", "-s", "--", MARK, *root], input=script.encode(), capture_output=True, check=False, timeout=30, env={"PATH": str(programs)})
         facts = parse(split(done.stdout, MARK))
@@ -538,7 +540,9 @@ def test_without_base64_keys_come_as_hex(tmp_path):
         assert real, name
         (programs / name).symlink_to(real)
     root = tree(tmp_path / "root", {"etc/os-release": DEBIAN_12, "etc/apt/keyrings/docker.asc": KEY})
-    script = probe_script().replace(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin\n", "\n")
+    folders = "in ${PATH:-/usr/bin:/bin} /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin /snap/bin"
+    assert folders in probe_script()
+    script = probe_script().replace(folders, "in $PATH")
     done = subprocess.run(
         [dash, "-s", "--", MARK, "--root", str(root)], input=script.encode(), capture_output=True, check=False, timeout=30, env={"PATH": str(programs)}
     )
@@ -552,7 +556,9 @@ def test_without_awk_the_answer_says_so(tmp_path):
     if not dash:
         pytest.skip("dash is not installed")
     root = tree(tmp_path / "root", {"etc/os-release": DEBIAN_12})
-    script = probe_script().replace(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin\n", "\n")
+    folders = "in ${PATH:-/usr/bin:/bin} /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin /snap/bin"
+    assert folders in probe_script()
+    script = probe_script().replace(folders, "in $PATH")
     done = subprocess.run([dash, "-s", "--", MARK, "--root", str(root)], input=script.encode(), capture_output=True, check=False, env={"PATH": str(tmp_path)})
     with pytest.raises(ProbeFailed, match="there is no awk"):
         parse(split(done.stdout, MARK))

@@ -13,7 +13,7 @@ import click
 from provision.cli import Session
 from provision.cli.fleet import Result, each, name_of, report_of
 from provision.cli.options import Connection, Output
-from provision.cli.output import errors, fancy, look, write, write_json
+from provision.cli.output import errors, fancy, look, write, write_pieces
 from provision.errors import Error, UsageError
 from provision.progress import Display, Progress, Renamed, open_progress
 from provision.report.sanitize import block, line
@@ -248,9 +248,9 @@ def raise_as_error(report: HostReport) -> NoReturn:
 def print_reports(reports: Sequence[HostReport], output: Output, about: About, text: Callable[..., str] | None = None) -> None:
     """The reports in the format that was asked for."""
     if output.format == "json":
-        from provision.report.jsonout import report_json
+        from provision.report.jsonout import report_json_text
 
-        write_json(report_json(reports, about), output)
+        write_pieces(report_json_text(reports, about), output)
     elif output.format == "junit":
         from provision.report.junit import junit_xml
 

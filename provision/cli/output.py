@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from provision.cli.options import Output
@@ -69,15 +69,26 @@ def as_shown(text: str, output: Output) -> str:
     return visible(text)
 
 
+def write_pieces(pieces: Iterable[str], output: Output) -> None:
+    """As `write`, with a text in ASCII that is made piece by piece and ends with a newline."""
+    _write((piece.encode("ascii", "replace") for piece in pieces), output, 0o666)
+
+
 def write_bytes(content: bytes, output: Output, mode: int = 0o600) -> None:
     """Bytes as they are. Raises UsageError where `--out` cannot be written."""
+    _write((content,), output, mode)
+
+
+def _write(pieces: Iterable[bytes], output: Output, mode: int) -> None:
     if not output.out:
         sys.stdout.flush()
         buffer = getattr(sys.stdout, "buffer", None)
-        if buffer is None:
-            sys.stdout.write(content.decode("utf-8", "replace"))
-        else:
-            buffer.write(content)
+        for piece in pieces:
+            if buffer is None:
+                sys.stdout.write(piece.decode("utf-8", "replace"))
+            else:
+                buffer.write(piece)
+        if buffer is not None:
             buffer.flush()
         return
     try:
@@ -85,7 +96,7 @@ def write_bytes(content: bytes, output: Output, mode: int = 0o600) -> None:
         with os.fdopen(handle, "wb") as file:
             if not mode & 0o077:
                 _keep_private(handle, output.out, mode)
-            file.write(content)
+            file.writelines(pieces)
     except OSError as error:
         raise UsageError(f"{output.out} cannot be written: {error.strerror}.", "Name another file with --out.") from None
 

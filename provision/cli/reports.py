@@ -32,9 +32,9 @@ def text_of(kind: str, reports: Sequence[HostReport], about: About) -> Iterable[
 
         return pieces(reports, about)
     if kind == "json":
-        from provision.report.jsonout import report_lines
+        from provision.report.jsonout import report_json_text
 
-        return report_lines(reports, about)
+        return report_json_text(reports, about)
     if kind == "junit":
         from provision.report.junit import junit_xml
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from provision import openpgp
@@ -74,25 +75,27 @@ def report_json(reports: Sequence[HostReport], about: About = NOTHING) -> dict[s
     }
 
 
-def report_lines(reports: Sequence[HostReport], about: About = NOTHING) -> Iterable[str]:
-    """The JSON text of `report_json` in pieces, a host a line, so that a large fleet's is never whole in memory."""
-    head = {"schema": SCHEMA, **_value(about), "exit_code": fleet_exit_code(reports)}
-    yield json.dumps(head, ensure_ascii=True)[:-1] + ', "hosts": ['
+def report_json_text(reports: Sequence[HostReport], about: About = NOTHING) -> Iterator[str]:
+    """`report_json` as text in ASCII, piece by piece: a host's values are made when they are written, so that ten thousand need no more room than one."""
+    head = json.dumps({"schema": SCHEMA, **_value(about), "exit_code": fleet_exit_code(reports)}, indent=2, ensure_ascii=True)
+    yield head[:-2] + ',\n  "hosts": ['
     for number, report in enumerate(reports):
-        yield (",\n" if number else "\n") + json.dumps(host_report_json(report), ensure_ascii=True)
-    yield "\n]}\n"
+        text = json.dumps(host_report_json(report), indent=2, ensure_ascii=True)
+        yield f"{',' if number else ''}\n{text}".replace("\n", "\n    ")
+    yield "\n  ]\n}\n" if reports else "]\n}\n"
 
 
 def host_report_json(report: HostReport) -> dict[str, Any]:
     """One host's part of `report_json`; `before` and `after` are plans (or null), `log` is where the full log is or how it ended."""
+    before = plan_json(report.before) if report.before else None
     return {
         "target": _value(report.target),
         "status": report.status,
         "exit_code": report.exit_code,
         "message": _value(report.message),
         "fix": _value(report.fix),
-        "before": plan_json(report.before) if report.before else None,
-        "after": plan_json(report.after) if report.after else None,
+        "before": before,
+        "after": before if report.after is report.before else plan_json(report.after) if report.after else None,
         "outcomes": _value(report.outcomes),
         "checks": _value(report.checks),
         "timings": _value(report.timings),
@@ -123,16 +126,22 @@ def many_json(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {"schema": SCHEMA, "hosts": [dict(part) for part in parts]}
 
 
+@lru_cache(maxsize=256)
+def _fields(kind: Any) -> tuple[str, ...] | None:
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
+
+
 def _value(value: object) -> Any:
     """Any of the model's values as JSON: dataclasses and mappings become objects, tuples lists, texts lose URL passwords, bytes are summarised."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
     if isinstance(value, str):
         return redact(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
     if isinstance(value, bytes):
         return _summary(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _value(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    names = _fields(type(value))
+    if names is not None:
+        return {name: _value(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {redact(str(key)): _value(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

@@ -12,9 +12,11 @@ NL='
 '
 TAB='	'
 
-# frame NAME RC: the head of a section. emit NAME RC TEXT: a whole one.
-frame() { printf '@@%s %s %s\n' "$MARK" "$1" "$2"; }
-emit() { printf '@@%s %s %s\n%s\n' "$MARK" "$1" "$2" "$3"; }
+# frame NAME RC: the head of a section. emit NAME RC TEXT: a whole one. Both gather, for every piece that is written is a packet of its own on its way;
+# flush writes. What a subshell has gathered it must write itself, and before other programs write, the shell does.
+frame() { OUT="$OUT@@$MARK $1 $2$NL"; }
+emit() { OUT="$OUT@@$MARK $1 $2$NL$3$NL"; }
+flush() { [ -z "$OUT" ] || printf '%s' "$OUT"; OUT=''; }
 
 # at PATH: R becomes where PATH is found. Under --root every link on the way is followed inside the root.
 at() {
@@ -522,11 +524,12 @@ disks() {
     while [ "$count" -gt 0 ]; do
         path=$1
         shift
+        count=$((count - 1))
+        case $NL$TEXT in *"$NL$path$NL"*) continue ;; esac
         up=$path
         while [ ! -e "$up" ] && [ -n "$up" ]; do up=${up%/*}; done
         set -- "$@" "${up:-/}"
         TEXT="$TEXT$path$NL"
-        count=$((count - 1))
     done
     emit disk_paths 0 "$TEXT"
     # Only a path that somebody named may be on a file server that is gone.
@@ -640,13 +643,13 @@ docker_info() {
     if [ ! -w /run/docker.sock ]; then emit docker_info 13 'permission denied: /run/docker.sock'; return; fi
     # The same answer as from `docker info`, which runs every plugin of the client first.
     if [ -n "$P_curl" ]; then
-        TEXT=$(bounded 25 curl -q -sS -f --noproxy '*' --max-time 20 --unix-socket /run/docker.sock http://localhost/info 2>&1)
+        TEXT=$(curl -q -sS -f --noproxy '*' --max-time 20 --unix-socket /run/docker.sock http://localhost/info 2>&1)
         rc=$?
         [ "$rc" != 0 ] || { emit docker_info 0 "$TEXT"; return; }
     elif [ -n "$P_perl" ]; then
         # Debian's minimal systems lack curl and always have perl. AF_UNIX and SOCK_STREAM are 1 on Linux.
         # shellcheck disable=SC2016 # they are perl's variables
-        TEXT=$(bounded 25 perl -e 'socket(S, 1, 1, 0) && connect(S, pack("SZ*", 1, "/run/docker.sock")) || exit 7;
+        TEXT=$(perl -e 'alarm 25; socket(S, 1, 1, 0) && connect(S, pack("SZ*", 1, "/run/docker.sock")) || exit 7;
             syswrite(S, "GET /info HTTP/1.0\r\nHost: localhost\r\n\r\n"); local $/; exit(<S> =~ /^HTTP\S+ 200 .*?\r\n\r\n(.+)/s && print($1) ? 0 : 22)' 2>&1)
         rc=$?
         [ "$rc" != 0 ] || { emit docker_info 0 "$TEXT"; return; }
@@ -727,6 +730,7 @@ packages() {
     # An rpm system may have dpkg as a mere program, with a file of its own that is empty.
     if state /var/lib/dpkg/status && { [ -s "$R" ] || [ -z "$P_rpm" ]; }; then
         frame dpkg 0
+        flush
         awk -v more=" $1 " '
             function flush() {
                 if (name != "" && count < 3000 && (name ~ /^(docker|containerd|moby-|podman|nvidia|libnvidia|libcuda|libnvcuda|cuda|datacenter-gpu|dcgm)/ ||
@@ -780,6 +784,7 @@ tell() {
     shift 2
     TEXT=$("$@" 2>&1 | tail -n "$most" | cut -c 1-500)
     emit "$name" $? "$TEXT"
+    flush
 }
 
 kernel_log() {
@@ -970,6 +975,7 @@ quick() {
             /var/lib/rpm/.rpm.lock /usr/lib/sysimage/rpm/.rpm.lock /run/dnf/rpmtransaction.lock /run/zypp.pid /run/.tdnf-instance-lockfile)
         want locks locks /proc/locks
     fi
+    flush
     # By the environment: not every awk takes a newline in -v.
     printf '%s' "$LIST" | INODES=$inodes awk -v mark="$MARK" -v root="$ID" '
         function add(text) {
@@ -1041,9 +1047,71 @@ quick() {
     [ "$rc" = 0 ] || emit awk "$rc" ''
 }
 
+# The slow programs run side by side: each part writes into a pipe while the next one runs, without a file. A part that will ask no program has no
+# pipe, which costs two processes and a third to empty it.
+with_docker() {
+    if [ -n "$P_docker$P_ctk$GPU" ] || [ -S /run/docker.sock ]; then
+        { docker_info; driver; flush; } </dev/null | { with_units; cat; }
+    else
+        with_units
+        docker_info
+        driver
+        flush
+    fi
+}
+
+with_units() {
+    if [ -n "$P_systemctl" ] && [ -d /run/systemd/system ]; then
+        { units; rootless; flush; } </dev/null | { with_metadata; cat; }
+    else
+        with_metadata
+        units
+        rootless
+        flush
+    fi
+}
+
+with_metadata() {
+    if [ -n "$CLOUD" ]; then
+        { metadata; flush; } </dev/null | { with_packages; cat; }
+    else
+        with_packages
+    fi
+}
+
+with_packages() {
+    # shellcheck disable=SC2086 # split on purpose: one path a line
+    { packages "$NAMED"; flush; } </dev/null | { quick; newer; set -f; IFS=$NL; paths $PATHS; IFS=$NL; disks $DISKS; flush; cat; }
+}
+
+# search_path: PATH with the folders of programs that it lacks, none twice: each is looked into for every program that may be there.
+search_path() {
+    set -f
+    IFS=:
+    found=''
+    for dir in ${PATH:-/usr/bin:/bin} /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin /snap/bin; do
+        case $dir in
+            '') continue ;;
+            # On most systems these are links to their likes in /usr.
+            /sbin | /bin) [ ! -L "$dir" ] || continue ;;
+        esac
+        case :$found: in *":$dir:"*) ;; *) found=${found:+$found:}$dir ;; esac
+    done
+    set +f
+    PATH=$found
+}
+
 main() {
+    OUT=''
+    look "$@"
+    set -- $?
+    flush
+    return "$1"
+}
+
+look() {
     LC_ALL=C
-    PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin
+    search_path
     export LC_ALL PATH
     unset DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CDPATH GREP_OPTIONS POSIXLY_CORRECT BLOCKSIZE DF_BLOCK_SIZE BLOCK_SIZE
     IFS=' '"$TAB$NL"
@@ -1091,30 +1159,18 @@ main() {
     present
     pci
     dmi
-    IFS=$NL
-    # Each part writes into a pipe while the next one runs, so the slow programs run side by side without a file.
-    # shellcheck disable=SC2086 # split on purpose: one path a line
     if [ -n "$LIVE" ]; then
         [ -n "$ASK" ] || CLOUD=''
-        { docker_info; driver; } </dev/null | {
-            { units; rootless; } </dev/null | {
-                IFS=' '"$TAB$NL"
-                if [ -n "$CLOUD" ]; then metadata </dev/null; fi | {
-                    packages "$NAMED" </dev/null | { quick; newer; set -f; IFS=$NL; paths $PATHS; IFS=$NL; disks $DISKS; cat; }
-                    cat
-                }
-                cat
-            }
-            cat
-        }
+        flush
+        with_docker
         [ -z "$DEEP" ] || deep
     else
-        IFS=' '"$TAB$NL"
         quick
         rootless
         packages "$NAMED"
         set -f
         IFS=$NL
+        # shellcheck disable=SC2086 # split on purpose: one path a line
         paths $PATHS
     fi
     emit end 0 ''

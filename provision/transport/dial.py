@@ -17,6 +17,7 @@ from provision.transport.resolve import Host
 SOFTWARE = f"mlhost_{__version__}"  # RFC 4253, 4.2: what a server's log says of its client
 _GREETING = f"SSH-2.0-{SOFTWARE}\r\n".encode()
 
+_CHUNK = 65536
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
@@ -29,6 +30,7 @@ class Stream:
         self.first_bytes = b""
         self.hung_up = False
         self._closed = False  # paramiko asks
+        self._ahead = memoryview(b"")
         self._greeted = False
 
     def greet(self) -> None:
@@ -38,8 +40,12 @@ class Stream:
             self._greeted = True
 
     def recv(self, size: int) -> bytes:
+        # paramiko asks for a packet in two pieces, and there are many small packets: what is there already is taken at once.
+        if self._ahead:
+            there, self._ahead = self._ahead[:size], self._ahead[size:]
+            return bytes(there)
         try:
-            data: bytes = self._inner.recv(size)
+            data: bytes = self._inner.recv(_CHUNK)
         except ConnectionError:
             self.hung_up = True
             raise
@@ -48,6 +54,9 @@ class Stream:
             self.heard_at = time.monotonic()
             if len(self.first_bytes) < 512:
                 self.first_bytes += data[:512]
+        if len(data) > size:
+            self._ahead = memoryview(data)[size:]
+            data = data[:size]
         return data
 
     def send(self, data: bytes) -> int:

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple, Optional
 
 from provision.transport import errors
@@ -58,6 +59,42 @@ def read_known_hosts(paths: Iterable[str]) -> list[tuple[str, str]]:
                 f"{path} cannot be read: {problem.strerror}.", "Make it readable, or name another known_hosts."
             ) from problem
     return lines
+
+
+def concerning(paths: Iterable[str], names: Iterable[str]) -> list[tuple[str, str]]:
+    """Of `read_known_hosts` the lines that may be about one of these names, in lower case; a file that has not changed is read once, for many hosts ask.
+
+    Raises SshConfigError as that does.
+    """
+    found: list[tuple[str, str]] = []
+    wanted = tuple(names)
+    for path in paths:
+        try:
+            at = os.stat(path)
+        except OSError:
+            found += read_known_hosts((path,))  # which says what is wrong with it
+            continue
+        plain, others = _by_name(path, (at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns))
+        lines = dict([*others, *(line for name in wanted for line in plain.get(name, ()))])
+        found += sorted(lines.items(), key=lambda line: int(line[0].rpartition(":")[2]))
+    return found
+
+
+@lru_cache(maxsize=8)
+def _by_name(path: str, _stamp: tuple[int, ...]) -> tuple[dict[str, list[tuple[str, str]]], list[tuple[str, str]]]:
+    """The lines of plain names, by name, and all others: markers, hashes, patterns."""
+    plain: dict[str, list[tuple[str, str]]] = {}
+    others = []
+    for where, line in read_known_hosts((path,)):
+        said = line.partition(" ")[0].lower()
+        if not said or said.startswith("#"):
+            continue
+        if said.startswith(("@", "|")) or any(sign in said for sign in "*?!\t"):
+            others.append((where, line))
+        else:
+            for name in said.split(","):
+                plain.setdefault(name, []).append((where, line))
+    return plain, others
 
 
 def known_keys(lines: Iterable[tuple[str, str]], name: str) -> list[KnownKey]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -125,13 +126,14 @@ class SshTransport:
             stream.greet()
             return stream
 
-        first = _Behind(greeted, discard=lambda stream: stream.close())
+        # With paramiko there already, as for all but the first of many hosts, nothing is to be done meanwhile.
+        first = None if "paramiko" in sys.modules else _Behind(greeted, discard=lambda stream: stream.close())
         import_paramiko()
         from provision.transport import auth, wire  # noqa: F401
 
         def log_in() -> Wire:
             try:
-                stream = first.result()
+                stream = first.result() if first else greeted()
             except errors.WireError as problem:
                 if self.host.jumps:
                     problem.message = f"On the way to {self.host}, at the jump host: {problem.message}"

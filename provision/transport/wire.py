@@ -45,10 +45,16 @@ class _AuthHandler(AuthOnlyHandler):
         return list(super().send_auth_request(*args, **kwargs))
 
 
+_WITHOUT_MAC = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")  # not in paramiko before 4
+_WITH_MAC = tuple(name for name in paramiko.Transport._preferred_ciphers if name not in _WITHOUT_MAC)  # type: ignore[attr-defined]
+
+
 class _Transport(ServiceRequestingTransport):
     """paramiko's transport with three things it lacks: the raw host key, the server's parting words, and no waiting before login."""
 
     _CLIENT_ID = SOFTWARE
+    # paramiko checks every packet's MAC in Python, byte by byte, which is a third of what a connection costs. These ciphers need no MAC.
+    _preferred_ciphers = (*(name for name in _WITHOUT_MAC if name in paramiko.Transport._cipher_info), *_WITH_MAC)  # type: ignore[attr-defined]
     host_key_algorithms: tuple[str, ...] = ()
     host_key_blob = b""
     disconnect_text = ""
@@ -154,7 +160,7 @@ def _log_in(host: Host, options: SshOptions, stream: Stream, via: Optional[Wire]
 
 def _shake_hands(host: Host, stream: Stream) -> _Transport:
     """Exchange keys and judge the host's. Raises HandshakeFailed and HostKeyError kinds."""
-    lines = hostkeys.read_known_hosts(host.known_hosts_files) if host.host_keys != "ignore" else []
+    lines = hostkeys.concerning(host.known_hosts_files, (host.known_as, host.host.lower())) if host.host_keys != "ignore" else []
     known = hostkeys.known_keys(lines, host.known_as)
     vouched = _vouched(host)
     transport = _Transport(stream)  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""Test doubles of Docker's packages for hosts without systemd: an init script, a daemon that reads its settings and holds its socket, a client.
+"""Test doubles of Docker's packages for hosts without systemd: an init script, a daemon that reads its settings and tells of itself,
+a client.
 
 There is no engine: `docker run` runs the command on the host. For tests that kill a set-up hundreds of times, where a real engine costs minutes.
 """
@@ -11,7 +12,7 @@ from tests.lab.doubles_docker import BUILDX, COMPOSE, CONTAINERD, SUITES
 VERSION = "29.7.2"
 DAEMON = """#!/usr/bin/python3
 # {double}
-import json, os, signal, socket, sys
+import json, os, socket, sys
 if "--version" in sys.argv:
     print("Docker version {version}, build 0000000 (test double)")
     raise SystemExit
@@ -35,9 +36,19 @@ if os.path.exists("/run/docker.sock"):
 listener = socket.socket(socket.AF_UNIX)
 listener.bind("/run/docker.sock")
 os.makedirs("/var/lib/docker", exist_ok=True)
+listener.listen(8)
 open("/run/docker.pid.new", "w").write(str(os.getpid()))
 os.rename("/run/docker.pid.new", "/run/docker.pid")
-signal.pause()
+info = b'{{"ServerVersion": "{version}", "DockerRootDir": "/var/lib/docker", "Runtimes": {{"runc": {{}}, "nvidia": {{}}}}}}'
+while True:
+    client, _ = listener.accept()
+    client.settimeout(10)
+    try:
+        found = client.recv(65536).startswith(b"GET /info ")
+        client.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + info if found else b"HTTP/1.0 404 Not Found\\r\\n\\r\\n")
+    except OSError:
+        pass
+    client.close()
 """
 INIT = """#!/bin/sh
 # {double}

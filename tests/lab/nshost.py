@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -37,7 +37,7 @@ BOOT_SECONDS = 60.0
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 REBOOTED = 129  # what unshare exits with when reboot(2) ends process 1 of its namespace by SIGHUP
 
-# $1 folder, $2 base tree, $3 network namespace, $4 host name, $5 sshd|systemd, $6 cgroup2 mount or nothing
+# $1 folder, $2 base tree and what lies over it, $3 network namespace, $4 host name, $5 sshd|systemd, $6 cgroup2 mount or nothing
 SUPERVISOR = r"""#!/bin/sh
 set -u
 folder=$1 cgroup=${6-}
@@ -117,10 +117,11 @@ class Network:
         self.address = f"10.77.{self.number * 16}.1"
         self.bridge = f"mlhostlab{self.number}"
 
-    def host(self, *, systemd: bool = False, name: str = "", suite: str = SUITE) -> NsHost:
-        """Start a host of a Debian suite and return it without waiting for ssh."""
+    def host(self, *, systemd: bool = False, name: str = "", suite: str = SUITE, over: Sequence[Path] = ()) -> NsHost:
+        """Start a host of a Debian suite and return it without waiting for ssh. `over` are folders laid over the base tree, the uppermost first:
+        copies of other hosts' `upper`, say, which must not change while it lives."""
         number = len(self.hosts) + 2  # one is this machine
-        host = NsHost(self, number, name or f"h{number - 1}", systemd, self.base if suite == SUITE else base_tree(suite))
+        host = NsHost(self, number, name or f"h{number - 1}", systemd, self.base if suite == SUITE else base_tree(suite), over)
         self.hosts.append(host)
         host.start()
         return host
@@ -154,10 +155,11 @@ class NsHost:
 
     port = 22
 
-    def __init__(self, network: Network, number: int, name: str, systemd: bool, base: Path) -> None:
+    def __init__(self, network: Network, number: int, name: str, systemd: bool, base: Path, over: Sequence[Path] = ()) -> None:
         self.name = name
         self.systemd = systemd
         self.base = base
+        self.layers = ":".join(str(folder) for folder in (*over, base))
         self.address = f"10.77.{network.number * 16 + (number >> 8)}.{number & 255}"
         self.namespace = f"mlhostlab-{network.number}-{number}"
         self._bridge = network.bridge
@@ -177,7 +179,7 @@ class NsHost:
         (self.folder / "upper").chmod(0o755)
         tree.write(self.folder / "upper", {"etc/hostname": f"{self.name}\n", "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n"})
         tree.write(self.folder, {"init": INIT, "supervisor": SUPERVISOR.replace("REBOOTED", str(REBOOTED))})
-        command = ["sh", str(self.folder / "supervisor"), str(self.folder), str(self.base), self.namespace, self.name]
+        command = ["sh", str(self.folder / "supervisor"), str(self.folder), self.layers, self.namespace, self.name]
         command += ["systemd", str(_cgroup2())] if self.systemd else ["sshd"]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
