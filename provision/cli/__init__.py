@@ -31,6 +31,7 @@ COMMANDS = {
     "doctor": "Name what is broken on machines, why, and what mends it.",
     "support-bundle": "Pack what a helper needs to see, without secrets, into one file.",
     "facts": "Show what mlhost reads from a machine. Changes nothing.",
+    "image": "Make, build, save, load, push and copy container images.",
     "inventory": "Show which hosts an inventory, a cloud or ssh_config has.",
 }
 
