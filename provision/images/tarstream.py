@@ -5,6 +5,7 @@ The format: POSIX.1-2001 pax and ustar (pubs.opengroup.org/onlinepubs/9699919799
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -40,6 +41,8 @@ class Scanner:
         self._wanted, self._seen = wanted, seen
         self.kept: dict[str, bytes] = {}
         self.members = 0
+        self.position = 0
+        """Bytes that have passed; in `seen`, where the member's content begins."""
         self.ended = False
         self._buffer = bytearray()
         self._skip = 0
@@ -63,6 +66,7 @@ class Scanner:
                 part = view[: self._keep_left]
                 self._keep[-1] += part
                 self._keep_left -= len(part)
+                self.position += len(part)
                 view = view[len(part) :]
                 if not self._keep_left:
                     self._finished_keeping()
@@ -70,10 +74,12 @@ class Scanner:
             if self._skip:
                 part_length = min(self._skip, len(view))
                 self._skip -= part_length
+                self.position += part_length
                 view = view[part_length:]
                 continue
             part = view[: BLOCK - len(self._buffer)]
             self._buffer += part
+            self.position += len(part)
             view = view[len(part) :]
             if len(self._buffer) == BLOCK:
                 block = bytes(self._buffer)
@@ -182,3 +188,8 @@ END = b"\0" * (2 * BLOCK)
 def joined(parts: Iterable[bytes]) -> bytes:
     """A small archive of whole members."""
     return b"".join(parts) + END
+
+
+def digest(content: bytes) -> str:
+    """The sha256 of a blob, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

@@ -113,7 +113,7 @@ def chunks(export: Export) -> Iterator[bytes]:
     sizes = {layer.diff_id: layer.size for layer in export.layers}
     for layer in export.layers:
         yield tarstream.header(archive.blob_name(layer.diff_id), layer.size)
-        yield from _content(layer)
+        yield from content(layer)
         yield tarstream.padding(layer.size)
     saved = []
     tail = []
@@ -144,7 +144,7 @@ def _oci(saved: Sequence[archive.Saved], configs: Sequence[bytes], sizes: dict[s
     yield tarstream.member(archive.INDEX, json.dumps({"schemaVersion": 2, "manifests": entries}).encode())
 
 
-def _content(layer: Layer) -> Iterator[bytes]:
+def content(layer: Layer) -> Iterator[bytes]:
     """One layer's tar; what has the wrong digest at its end raises Unreadable."""
     digest = hashlib.sha256()
     held: list[bytes] = []
