@@ -32,6 +32,7 @@ COMMANDS = {
     "support-bundle": "Pack what a helper needs to see, without secrets, into one file.",
     "facts": "Show what mlhost reads from a machine. Changes nothing.",
     "report": "Make a page (or JUnit, Prometheus …) of results that were kept as JSON.",
+    "image": "Make, build, save, load, push and copy container images.",
     "inventory": "Show which hosts an inventory, a cloud or ssh_config has.",
 }
 

@@ -228,7 +228,7 @@ def output_options(*formats: str, report: bool = False) -> Callable[[F], F]:
             *(further if report else ()),
             click.option("-v", "--verbose", is_flag=True, help="Show more: values, what is already right, the log as it comes."),
             click.option("--no-color", is_flag=True, help="Plain text (also: the environment variable NO_COLOR)."),
-            click.option("--debug", is_flag=True, expose_value=False, callback=_debug, help="Show a traceback with an error."),
+            click.option("--debug", is_flag=True, expose_value=False, callback=show_tracebacks, help="Show a traceback with an error."),
         ])
 
     return decorate
@@ -257,7 +257,8 @@ def targets_argument(function: F) -> F:
     return argument(function)
 
 
-def _debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+def show_tracebacks(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    """The callback of `--debug`."""
     from provision.cli import Session
 
     ctx.ensure_object(Session).debug |= value

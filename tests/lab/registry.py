@@ -20,32 +20,33 @@ storage:
   filesystem: {{rootdirectory: {folder}/data}}
   delete: {{enabled: true}}
 http:
-  addr: 127.0.0.1:{port}
+  addr: {host}:{port}
 """
 
 
 class Registry:
     """The registry at `address` (127.0.0.1:PORT); QEMU guests reach it at `guest_address`, over plain http.
 
-    Guests need `guest_address` under `insecure-registries`. `more` is further text of its config file, such as an `auth:` section.
+    Guests need `guest_address` under `insecure-registries`, and so do namespace hosts `address` where `host` is the bridge's. `more` is further text of its config file, such as an `auth:` section.
     Raises LabUnavailable without the program.
     """
 
-    def __init__(self, folder: Optional[Path] = None, more: str = "") -> None:
+    def __init__(self, folder: Optional[Path] = None, more: str = "", host: str = "127.0.0.1") -> None:
         self._program = tool("docker-registry", "docker-registry")
         self._own_folder = folder is None
         self._more = more
         self.folder = folder or Path(tempfile.mkdtemp(prefix="lab-registry-"))
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((host, 0))
             self.port = int(probe.getsockname()[1])
-        self.address = f"127.0.0.1:{self.port}"
+        self.host = host
+        self.address = f"{host}:{self.port}"
         self.guest_address = f"10.0.2.2:{self.port}"
         self._process: Optional[subprocess.Popen[bytes]] = None
 
     def start(self) -> Registry:
         config = self.folder / "config.yml"
-        config.write_text(CONFIG.format(folder=self.folder, port=self.port) + self._more)
+        config.write_text(CONFIG.format(folder=self.folder, host=self.host, port=self.port) + self._more)
         with open(self.folder / "log", "ab") as log:
             command = [self._program, "serve", str(config)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -77,7 +78,7 @@ class Registry:
         self.stop()
 
     def _answers(self) -> bool:
-        conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        conn = http.client.HTTPConnection(self.host, self.port, timeout=2)
         try:
             conn.request("GET", "/v2/")
             return conn.getresponse().status in (200, 401)
