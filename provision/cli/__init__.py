@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": "Show what setup would do and why. Changes nothing.",
     "apply": "Carry out a plan that was reviewed, if nothing has changed since.",
     "verify": "Prove that machines are what the playbook says. Changes nothing.",
+    "run": "Run a command in a container as if it were a program.",
     "status": "Show or follow a run that goes on (or ended) on a machine.",
     "rollback": "Take back what mlhost has changed on machines.",
     "uninstall": "Take back everything, and mlhost itself.",
