@@ -199,6 +199,24 @@ class Storage:
 
 
 @dataclass(frozen=True)
+class RunSpec:
+    """What `mlhost run` does where its command line says nothing else."""
+
+    mount: str = _key(
+        "host",
+        "choice",
+        "What containers see of the machine: all of it at `/host` (`host`), or the working directory alone (`tree`).",
+        ("host", "tree"),
+    )
+    gpus: str = _key("", "text", "Which GPUs: `all`, `none`, `device=0,1`; empty takes all there are, or the CPU.")
+    shm_size: str = _key("", "size", "Shared memory of a container (`8g`); empty allows half the machine's memory.")
+    ipc: str = _key("", "text", "Docker's `--ipc`, for example `host`.")
+    network: str = _key("", "text", "Docker's `--network`, for example `host` or `none`.")
+    volumes: tuple[str, ...] = _key((), "texts", "Folders mounted besides: `/data:ro` is `/host/data` inside, `/data:/data` the same path.")
+    env: tuple[str, ...] = _key((), "texts", "Names of variables that are passed on where the caller has them; never values.")
+
+
+@dataclass(frozen=True)
 class Preflight:
     """What must hold before anything is changed."""
 
@@ -238,6 +256,7 @@ class Spec:
     mirrors: Mirrors = _section(Mirrors, "Mirrors of the vendors' repositories.")
     proxy: Proxy = _section(Proxy, "Proxy for apt, the Docker daemon and pulls alike.")
     storage: Storage = _section(Storage, "A local disk for Docker's data.")
+    run: RunSpec = _section(RunSpec, "Defaults of `mlhost run -p` with this playbook, and on the hosts that are set up with it (`/etc/mlhost/run.toml`).")
     preflight: Preflight = _section(Preflight, "What is checked before anything is changed.")
     steps: tuple[str, ...] = _key(
         (),

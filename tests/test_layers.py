@@ -18,10 +18,11 @@ LAYERS = (
     ("steps",),
     ("plan", "layers", "backplan"),
     ("render", "render_rpm", "render_back", "journal", "report", "remedies", "keys", "reach", "imageconfig", "doctor", "redaction", "images"),
+    ("dockrun",),
     ("transport", "progress", "fleet"),
     ("inventory",),
     ("follow", "reboot", "look"),
-    ("run",),
+    ("run", "launch"),
     ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "shipping"),
     ("library", "cli"),
     ("specs",),
@@ -29,7 +30,7 @@ LAYERS = (
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "results", "versions", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies", "images")
+PURE = ("errors", "results", "versions", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies", "images", "dockrun")
 
 
 def unit(path: Path) -> str:

@@ -1,0 +1,26 @@
+# Waits beside a container of `mlhost run` for the word that all is over. Where that never comes, mlhost was killed: the container goes.
+#   sh -c … sh NAME [PID]: PID is the docker command's, where it runs beside this
+run_guard() {
+    trap '' HUP INT QUIT TERM TSTP
+    while IFS= read -r word; do
+        case $word in
+            done) return 0 ;;
+            lost) return 0 ;; # the connection to here broke: the container goes on
+            gone) break ;;
+            pid*) pid=${word#pid } ;;
+        esac
+    done
+    # first who would still create it
+    if [ -n "${pid:-}" ]; then kill -s TERM "$pid" 2>/dev/null; fi
+    tries=0
+    while [ "$tries" -lt 10 ]; do
+        if docker rm -f "$1" 2>/dev/null | grep -q .; then
+            # what was being created just then may come up still
+            [ -n "$(docker ps -aq --filter "name=^$1\$" 2>/dev/null)" ] || return 0
+        fi
+        sleep 0.5
+        tries=$((tries + 1))
+    done
+}
+pid=
+run_guard "$@"
