@@ -14,22 +14,22 @@ LAYERS = (
     ("errors", "shipped", "actions", "sources"),
     ("model", "sh", "shtext"),
     ("openpgp", "rows", "spec", "watched", "daemonjson", "capture", "traces", "backfiles"),
-    ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),
+    ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe", "hardware"),
     ("steps",),
-    ("plan", "layers", "backplan"),
-    ("render", "render_rpm", "render_back", "journal", "report", "remedies", "keys", "reach", "imageconfig", "doctor", "redaction"),
+    ("plan", "layers", "backplan", "offline"),
+    ("render", "render_rpm", "render_back", "firstboot", "journal", "report", "remedies", "keys", "reach", "imageconfig", "doctor", "redaction"),
     ("transport", "progress", "fleet"),
     ("inventory",),
     ("follow", "reboot", "look"),
     ("run",),
-    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan"),
+    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "bake"),
     ("library", "cli"),
     ("specs",),
     ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors"),
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies")
+PURE = ("errors", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies", "hardware", "offline", "firstboot")
 
 
 def unit(path: Path) -> str:
