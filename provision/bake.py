@@ -17,6 +17,7 @@ from provision.errors import Error, Failed, ProbeFailed
 from provision.facts import parse
 from provision.look import MAX_ANSWER, PROBE_TIMEOUT, RunOptions, decide
 from provision.model import LATER, Facts, HostReport, PciDevice, Plan
+from provision.plan import plan
 from provision.probe import probe_args, probe_script
 from provision.run import Clock, Work, lock_wait
 from provision.shipped import shipped
@@ -55,8 +56,11 @@ def plan_tree(
 ) -> tuple[Facts, Plan]:
     """What `bake` would do to the tree, and what it would leave for the first boot."""
     facts = observe(tree, loaded.spec, options.steps, arch, devices)
-    _, decided = decide(tree, facts, loaded.spec, catalog, options, progress)
-    now = offline.split(decided, facts)
+    now = offline.split(plan(facts, loaded.spec, catalog, options.steps), facts)
+    if now.changes or now.problems:
+        # something may have to be fetched, so it is made again with what can be reached
+        facts, decided = decide(tree, facts, loaded.spec, catalog, options, progress)
+        now = offline.split(decided, facts)
     return facts, firstboot.with_first_boot(now, facts, lock_wait=lock_wait(loaded.spec, options), reboot=options.reboot == "allow")
 
 
