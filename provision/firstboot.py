@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from provision import render, shtext
-from provision.actions import Enable, File, Service
+from provision.actions import Enable, File
 from provision.journal import STATE
-from provision.model import CHANGE, LATER, OK, Facts, Item, Plan
-from provision.offline import STEP
+from provision.model import CHANGE, OK, Facts, Item, Plan
+from provision.offline import STEP, to_finish
 from provision.sh import Sh, template
 from provision.steps import PROOF
 from provision.steps.daemon import ENABLED
@@ -55,9 +55,8 @@ def with_first_boot(plan: Plan, facts: Facts, *, lock_wait: int, reboot: bool) -
     if plan.problems:
         return plan
     last = PROOF + 1
-    left = [i for i in plan.items if i.state == LATER and i.action is not None]
-    # A service that is enabled is started by systemd itself.
-    if all(isinstance(i.action, Service) and i.action.enabled for i in left):
+    left = to_finish(plan.items)
+    if not left:
         gone = [_gone(facts, path, last) for path in PATHS if path in facts.paths and facts.paths[path].kind == "file"]
         return replace(plan, items=(*plan.items, *gone))
     why = f"at the first boot it finishes {', '.join(i.id for i in left)}"
@@ -86,7 +85,7 @@ def _gone(facts: Facts, path: str, phase: int) -> Item:
 
 def text(plan: Plan, *, lock_wait: int, reboot: bool) -> Sh:
     """The program: the script of the items that are left, run in the journal. The same items give the same text."""
-    left = [i for i in plan.items if i.state == LATER and i.action is not None]
+    left = to_finish(plan.items)
     rest = replace(plan, host="the first boot", items=tuple(replace(i, state=CHANGE, why="") for i in left))
     script = render.stage(rest, run_id="first-boot", lock_wait=lock_wait)
     end = "MLHOST_" + hashlib.sha256(script.encode()).hexdigest()[:24]

@@ -76,7 +76,7 @@ def _parted(item: Item, facts: Facts) -> list[Item]:
         # Whatever it reads when it starts was there before the first boot.
         action = replace(action, act="restart", newer_than=(), stamps=())
     later = replace(item, state=LATER, action=action, restarts=())
-    if isinstance(action, Service) and action.enabled:
+    if isinstance(action, Service) and action.enabled and facts.systemd:
         return [_enabled(item, action.name, facts), later]
     return [later]
 
@@ -87,6 +87,12 @@ def needs_the_machine(item: Item) -> bool:
     if isinstance(action, Command):
         return action.live
     return isinstance(action, (Service, KernelModule, Smoke, Mount, Runfile))
+
+
+def to_finish(items: Sequence[Item]) -> tuple[Item, ...]:
+    """What a program has to do at the first boot. Nothing, where it is services alone that start at every boot."""
+    left = tuple(i for i in items if i.state == LATER and i.action is not None)
+    return () if all(isinstance(i.action, Service) and i.action.enabled for i in left) else left
 
 
 def _enabled(item: Item, unit: str, facts: Facts) -> Item:
@@ -125,7 +131,7 @@ def _impossible(items: Sequence[Item], facts: Facts) -> list[Problem]:
     if boots:
         message = f"{', '.join(boots)} wants a reboot halfway, and a tree cannot boot."
         problems.append(Problem(f"{STEP}/reboot", message, "Leave that step out of the image's playbook, and run `mlhost setup` on the booted machine."))
-    if not facts.systemd and any(i.state == LATER and i.action is not None for i in items):
+    if not facts.systemd and to_finish(items):
         message = "There is no systemd in this tree, so nothing could finish at the first boot what needs the machine."
         problems.append(Problem(f"{STEP}/systemd", message, "Set the machine up once it runs: `mlhost setup`."))
     return problems
