@@ -140,6 +140,13 @@ class Service:
 
 
 @dataclass(frozen=True)
+class Enable:
+    """A systemd unit that starts at boot, in a system that does not run (a tree that becomes an image)."""
+
+    unit: str
+
+
+@dataclass(frozen=True)
 class Runfile:
     """NVIDIA's .run installer of driver `version`: fetched by the host from `url` into a folder of root's, compared with `sha256`, only then run.
 
@@ -179,9 +186,15 @@ class Mount:
     filesystem: str = "ext4"
 
 
+ON_BUS = -1
+
+
 @dataclass(frozen=True)
 class Smoke:
-    """The proof: a container of `image` ("embedded" or a reference) runs; with `gpus` > 0 `nvidia-smi` in it sees exactly the host's GPUs."""
+    """The proof: a container of `image` ("embedded" or a reference) runs; with `gpus` > 0 `nvidia-smi` in it sees exactly the host's GPUs.
+
+    `gpus` ON_BUS leaves it to the script to count those on the PCI bus.
+    """
 
     image: str
     gpus: int
@@ -201,7 +214,8 @@ class Command:
     """A user's own step: `check` exits 0 when nothing is to be done, `change` makes it so, `undo` takes it back. POSIX sh texts.
 
     After `undo`, `check` must fail. Without `undo` a rollback says that what the step did stays; `:` says that there is nothing to be taken back.
-    `needs` names the parts of provision/scripts/actions whose functions the texts call; a user's step has no business with them.
+    `needs` names the parts of provision/scripts/actions whose functions the texts call; a user's step has no business with them. `live` says that
+    it needs the running machine, so that while an image is made it is left for the first boot.
     """
 
     check: str
@@ -209,6 +223,7 @@ class Command:
     undo: str = ""
     env: tuple[tuple[str, str], ...] = field(default=())
     needs: tuple[str, ...] = field(default=())
+    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -231,6 +246,7 @@ Action = Union[
     File,
     JsonMerge,
     Service,
+    Enable,
     Runfile,
     KernelModule,
     GroupMember,

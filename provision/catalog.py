@@ -149,6 +149,15 @@ class Catalog:
         """Whether this device (PCI class 0680) is a switch that needs the fabric manager."""
         return any(row["device"] == _hex(device_id) for row in self._gpus["nvswitch"])
 
+    def switch_of(self, generation: str) -> str:
+        """The device id of the switch that joins GPUs of a generation; "" where none of theirs is on the PCI bus."""
+        return next((str(row["device"]) for row in self._gpus["nvswitch"] if row["generation"] == generation), "")
+
+    @property
+    def gpu_models(self) -> tuple[GpuModel, ...]:
+        """Every GPU that has a row of its own."""
+        return tuple(map(self.gpu, self._parts))
+
     def generation(self, name: str) -> Generation:
         """A GPU generation by name. KeyError for a name that is none."""
         return self._generations[name]
@@ -336,6 +345,11 @@ class Catalog:
             if row["cloud"] == cloud and any(fnmatch.fnmatchcase(instance_type.lower(), p.lower()) for p in row["types"]):
                 return Instance(**{name: row[name] for name in names})
         return None
+
+    def instance_gpu(self, cloud: str, instance_type: str) -> str:
+        """The GPU model of a cloud's instance type, "" where it is not known."""
+        rows = [row for group in self._read("instances")["model"] if group["cloud"] == cloud for row in group["rows"]]
+        return next((str(model) for pattern, model in rows if fnmatch.fnmatchcase(instance_type.lower(), pattern.lower())), "")
 
     def image(self, exists: Callable[[str], bool], pretty_name: str = "") -> Image | None:
         """The official GPU image a machine was made from, by files on it (`exists` answers for a path) or its os-release name; None for none known."""

@@ -20,6 +20,7 @@ def probe_args(
     mark: str,
     *,
     root: str = "",
+    image: bool = False,
     arch: str = "",
     asked_at: int | None = None,
     paths: Iterable[str] = (),
@@ -31,7 +32,7 @@ def probe_args(
     """The positional parameters of the script.
 
     `mark` is a random word that no text on the host can know; `root` an unpacked system to read instead of the live one, whose
-    architecture `arch` states as `uname -m` does; `asked_at` the controller's clock in seconds; `paths`, `disks` and `packages` are
+    architecture `arch` states as `uname -m` does; `image` that the script runs inside such a system; `asked_at` the controller's clock in seconds; `paths`, `disks` and `packages` are
     those the plan will ask about; `deep` adds logs for a diagnosis; without `metadata` no cloud's
     metadata service is asked. Raises UsageError for a path that is not absolute or holds a newline,
     ValueError for a mark that is not a word.
@@ -41,6 +42,8 @@ def probe_args(
     args = [mark]
     if root:
         args += ["--root", root]
+    if image:
+        args.append("--image")
     if arch:
         args += ["--arch", arch]
     if asked_at is not None:

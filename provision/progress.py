@@ -275,7 +275,7 @@ class RichProgress:
         return table
 
 
-WELL = ("converged", "changed", "verified", "rebooting", "running", "done")
+WELL = ("converged", "changed", "baked", "verified", "rebooting", "running", "done")
 
 
 def _foremost(rows: list[tuple[str, _Row]], room: int) -> list[tuple[str, _Row]]:

@@ -218,6 +218,12 @@ def _service(action: actions.Service) -> Bodies:
     return Bodies(shtext.every(checks), shtext.body(shtext.call("service_change", *wanted, action.act, restore, action.probe)), ("service",))
 
 
+def _enable(action: actions.Enable) -> Bodies:
+    if not _UNIT.fullmatch(action.unit) or action.unit.startswith("-"):
+        raise RenderError(f"{action.unit!r} is not the name of a unit.")
+    return Bodies(shtext.body(shtext.call("starts_at_boot", action.unit)), shtext.body(shtext.call("start_at_boot", action.unit)), ("enable",))
+
+
 def _runfile(action: actions.Runfile) -> Bodies:
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)+", action.version, re.ASCII):
         raise RenderError(f"{action.version!r} is not a driver's version.")
@@ -295,6 +301,7 @@ _KINDS: dict[type, Callable[[Any], Bodies]] = {
     actions.File: _file,
     actions.JsonMerge: _json_merge,
     actions.Service: _service,
+    actions.Enable: _enable,
     actions.Runfile: _runfile,
     actions.KernelModule: _kernel_module,
     actions.GroupMember: _group_member,

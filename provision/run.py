@@ -57,11 +57,12 @@ def script_of(decided: Plan, loaded: Loaded, options: RunOptions, transport: Tra
     from provision import render
 
     return render.stage(
-        with_keys(decided, loaded.spec, options, transport), run_id=new_run_id(), lock_wait=_lock_wait(loaded.spec, options)
+        with_keys(decided, loaded.spec, options, transport), run_id=new_run_id(), lock_wait=lock_wait(loaded.spec, options)
     )
 
 
-def _lock_wait(spec: Spec, options: RunOptions) -> int:
+def lock_wait(spec: Spec, options: RunOptions) -> int:
+    """How long a script waits for other package work, in seconds."""
     return spec.preflight.lock_wait if options.lock_wait is None else options.lock_wait
 
 
@@ -123,7 +124,7 @@ def with_keys(decided: Plan, spec: Spec, options: RunOptions, transport: Transpo
 def setup(transport: Transport, loaded: Loaded, catalog: Catalog, options: RunOptions, progress: Progress) -> HostReport:
     """Make the host what the playbook says and prove it. Never raises an `Error` for what the host is or does: the report tells."""
     clock = Clock()
-    work = _Work(transport, loaded, catalog, options, progress, clock)
+    work = Work(transport, loaded, catalog, options, progress, clock)
     try:
         report = work.until_settled()
     except SudoPasswordNeeded:
@@ -136,7 +137,7 @@ def setup(transport: Transport, loaded: Loaded, catalog: Catalog, options: RunOp
 
 
 @dataclass
-class _Work:
+class Work:
     """One setup under way: what was seen first, what was done so far."""
 
     transport: Transport
@@ -232,7 +233,7 @@ class _Work:
         self.setup_id = self.setup_id or os.environ.get(CONTINUES, "") or new_run_id()
         run_id = stage_id(self.setup_id, self.stages)
         self.stages += 1
-        script = render.stage(ready, run_id=run_id, lock_wait=_lock_wait(self.spec, self.options))
+        script = render.stage(ready, run_id=run_id, lock_wait=lock_wait(self.spec, self.options))
         self.progress.stage(self.transport.name, "working")
         began = time.monotonic()
         titles = {item.id: describe(item.action) for item in ready.items if item.action is not None}

@@ -159,6 +159,10 @@ def _service(facts: Facts, action: actions.Service) -> Facts:
     return facts
 
 
+def _enable(facts: Facts, action: actions.Enable) -> Facts:
+    return replace(facts, units={**facts.units, action.unit: Unit(action.unit, "loaded", "", "enabled")})
+
+
 def _module(facts: Facts, action: actions.KernelModule) -> Facts:
     assert facts.nvidia is not None
     installed = facts.packages or {}
@@ -240,6 +244,7 @@ _BY_KIND: dict[type, Callable[[Facts, Any], Facts]] = {
     actions.Hold: _hold,
     actions.Packages: _packages,
     actions.Service: _service,
+    actions.Enable: _enable,
     actions.Runfile: _runfile,
     actions.KernelModule: _module,
     actions.Reboot: _reboot,

@@ -14,23 +14,23 @@ LAYERS = (
     ("errors", "shipped", "actions", "sources", "single"),
     ("model", "sh", "shtext", "results"),
     ("openpgp", "rows", "spec", "watched", "daemonjson", "capture", "traces", "backfiles", "versions"),
-    ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe"),
+    ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe", "hardware"),
     ("steps",),
-    ("plan", "layers", "backplan"),
-    ("render", "render_rpm", "render_back", "journal", "report", "remedies", "keys", "reach", "imageconfig", "doctor", "redaction", "images"),
+    ("plan", "layers", "backplan", "offline"),
+    ("render", "render_rpm", "render_back", "journal", "report", "remedies", "keys", "reach", "imageconfig", "doctor", "redaction", "images", "firstboot"),
     ("dockrun",),
     ("transport", "progress", "fleet"),
     ("inventory",),
     ("follow", "reboot", "look"),
     ("run", "launch"),
-    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "shipping"),
+    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "shipping", "bake"),
     ("library", "cli"),
     ("specs",),
     ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors", "unpack", "pyz"),
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "results", "versions", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies", "images", "dockrun")
+PURE = ("errors", "results", "versions", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies", "images", "dockrun", "hardware", "offline", "firstboot")
 
 
 def unit(path: Path) -> str:

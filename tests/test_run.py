@@ -121,7 +121,7 @@ def test_a_host_reboots_only_while_it_has_its_turn(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("provision.reboot.reboot_and_wait", rebooted)
     options = RunOptions(reboot="allow", reboots=turns)
-    work = run._Work(Double(b""), load(None), catalog.load(), options, NullProgress(), run.Clock())
+    work = run.Work(Double(b""), load(None), catalog.load(), options, NullProgress(), run.Clock())
     followed: Any = SimpleNamespace(reboot_reason="")
     facts: Any = SimpleNamespace(boot_id="one")
     assert work.reboot(facts, None, followed) is None  # type: ignore[arg-type]

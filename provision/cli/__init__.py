@@ -27,7 +27,6 @@ COMMANDS = {
     "verify": "Prove that machines are what the playbook says. Changes nothing.",
     "status": "Show how machines stand: the last run, what has drifted since. Changes nothing.",
     "run": "Run a command in a container as if it were a program.",
-    "status": "Show or follow a run that goes on (or ended) on a machine.",
     "rollback": "Take back what mlhost has changed on machines.",
     "uninstall": "Take back everything, and mlhost itself.",
     "doctor": "Name what is broken on machines, why, and what mends it.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from provision.cli.bake import Image, for_gpu_option
 from provision.cli.options import (
     Connection,
     Desired,
@@ -25,9 +26,11 @@ from provision.cli.options import (
 from provision.errors import Error, UsageError
 
 if TYPE_CHECKING:
+    from provision.catalog import Catalog
     from provision.cli.fleet import Result
     from provision.cli.hosts import Ask
-    from provision.model import HostReport, Plan
+    from provision.model import Facts, HostReport, Plan
+    from provision.plan import Step
     from provision.playbook import Loaded
     from provision.progress import Progress
     from provision.savedplan import SavedHost
@@ -46,6 +49,7 @@ Examples:
   mlhost plan --format sh gpu-7                  the very script that setup would run
   mlhost plan --out gpu-7.plan root@gpu-7        a plan to review, for mlhost apply gpu-7.plan
   mlhost plan --root /mnt/image --arch aarch64   an unpacked system
+  mlhost plan --root /mnt/image --bake --for-gpu l4
   mlhost plan --capture gpu-7.txt                what `mlhost facts --format raw` printed elsewhere
 
 \b
@@ -55,6 +59,8 @@ Exit codes: 0 nothing to change, 3 changes pending, 1 refused, 5 unsupported, 2 
 @targets_argument
 @playbook_options
 @tree_options
+@for_gpu_option
+@click.option("--bake", is_flag=True, help="With --root: what `mlhost setup --root` would do now, and what it would leave for the first boot.")
 @fleet_options
 @connection_options
 @output_options("text", "json", "sh", report=True)
@@ -67,6 +73,8 @@ def command(
     root: str | None,
     arch: str | None,
     capture: str | None,
+    for_gpu: tuple[str, ...],
+    bake: bool,
     connection: Connection,
     fleet: Fleet,
     output: Output,
@@ -74,10 +82,9 @@ def command(
     """Show what `mlhost setup` would do to machines, and why. Changes nothing."""
     from provision.cli.ahead import ahead, look_ahead
     from provision.cli.output import check_out
-    from provision.cli.trees import capture_bytes, check_source
 
     hosts = fleet.choose(ctx, targets, connection)
-    check_source(hosts, root, arch, capture)
+    image = Image(root, arch, for_gpu).for_plan(bake, hosts, capture)
     check_out(output)
     keep = saves(ctx, output, root or capture)
     if output.format == "sh" and len(hosts) > 1:
@@ -117,8 +124,9 @@ def command(
         return planned
 
     if root is not None or capture is not None:
-        facts, plan = run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, steps)
-        script = run.script_of(plan, loaded, run.RunOptions(steps=steps)) if wants_script and not refusal(plan) else ""
+        options = run.RunOptions(steps=steps)
+        facts, plan = image.plan(loaded, catalog, options) if bake else written(root, arch, capture, loaded, catalog, steps)
+        script = run.script_of(plan, loaded, options) if wants_script and not refusal(plan) else ""
         results = [Result(root or name_of(capture), value=(plan, script, report_of_plan("", plan, versions(facts))))]
     else:
         results = on_each(hosts, connection, output, work, opened)
@@ -131,6 +139,14 @@ def command(
     else:
         {"sh": show_script, "json": show_json, "text": show_text}[output.format](results, output)
     return worst(exit_code(result) for result in results) or unwritten
+
+
+def written(root: str | None, arch: str | None, capture: str | None, loaded: Loaded, catalog: Catalog, steps: Sequence[Step]) -> tuple[Facts, Plan]:
+    """The facts and the plan made from a tree's files or a capture; no host is asked."""
+    from provision import run
+    from provision.cli.trees import capture_bytes
+
+    return run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, steps)
 
 
 def saves(ctx: click.Context, output: Output, tree: str | None) -> bool:

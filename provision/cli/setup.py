@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from provision.cli import Session
+from provision.cli.bake import Image, for_gpu_option
 from provision.cli.options import (
     Connection,
     Fleet,
@@ -40,6 +41,7 @@ Examples:
   mlhost setup -i fleet.yaml --canary 1 --batch 25% --max-failures 5% train
   mlhost setup -i aws:region=eu-west-1,tag:Role=gpu
   mlhost setup --format junit --out report.xml gpu-7 gpu-8
+  mlhost setup --root /mnt/image --for-gpu l4    an unpacked or mounted system that becomes an image
 
 \b
 Exit codes: 0 set up and proved (or nothing to change), 1 failed or refused, 2 wrong usage or playbook,
@@ -51,6 +53,9 @@ that of the host worst off, in the order 1, 7, 2, 4, 5, 6, 0.
 @click.option("-y", "--yes", is_flag=True, help="Answer every question (a reboot, removing conflicting packages) with yes.")
 @click.option("--reboot/--no-reboot", default=None, help="Allow or forbid a reboot where one is needed; wins over the playbook.")
 @lock_wait_option
+@click.option("--root", metavar="DIR", help="Make the unpacked or mounted system at DIR an image: nothing is started, its first boot finishes the rest.")
+@for_gpu_option
+@click.option("--arch", metavar="ARCH", help="With --root: the tree's architecture as `uname -m` has it.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop a stage of the work that takes longer than this.")
 @fleet_options
 @pace_options
@@ -70,15 +75,26 @@ def command(
     reboot: bool | None,
     lock_wait: int | None,
     timeout: float | None,
+    root: str | None,
+    arch: str | None,
+    for_gpu: tuple[str, ...],
 ) -> int:
     """Set machines up as GPU container hosts, and prove it.
 
     Without a target it works on this machine, else on each target over SSH. It plans, carries the plan out, reboots where that is needed and
     allowed, runs a container as proof, and reports. What is right already is left alone: a second run changes nothing.
 
+    With --root it works inside an unpacked or mounted system instead, and nothing of this machine is touched.
+
     The work goes on on the machine if the connection breaks or this command is stopped; the same command, or `mlhost status --follow`, finds
     it again.
     """
+    image = Image(root, arch, for_gpu)
+    image.check((targets, fleet.inventory, fleet.limit, pacing.retry_failed))
+    if root is not None:
+        from provision.cli import bake
+
+        return bake.setup(ctx, image, desired, output, yes=yes, reboot=reboot, lock_wait=lock_wait, timeout=timeout)
     from provision.cli.ahead import ahead, look_ahead
     from provision.cli.output import check_out
 

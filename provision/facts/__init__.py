@@ -22,7 +22,7 @@ def parse(sections: Sections, host: str = "") -> Facts:
     of this version's probe, the root it was to read does not exist, or nothing could be read at all.
     """
     probe = pairs(get(sections, "probe").text)
-    live = probe.get("mode") != "root"
+    live, image = probe.get("mode") not in ("root", "image"), probe.get("mode") == "image"
     _refuse(sections, probe)
     seen = get(sections, "present")
     present = frozenset(row for row in rows(seen.text) if not row.startswith("? "))
@@ -55,11 +55,11 @@ def parse(sections: Sections, host: str = "") -> Facts:
         boot_id=boot_id,
         host_time=number(line(sections, "time")),
         asked_at=number(line(sections, "asked_at")),
-        container=system.container(sections, present, mounts),
+        container="" if image else system.container(sections, present, mounts),
         wsl="/dev/dxg" in present or "microsoft" in (kernel or "").lower(),
         ostree="/run/ostree-booted" in present,
         usr_writable=system.usr_writable(mounts) if live else None,
-        systemd="/run/systemd/system" in present if live and seen.rc == 0 else None,
+        systemd="systemctl" in programs if image else "/run/systemd/system" in present if live and seen.rc == 0 else None,
         dmi=pairs(get(sections, "dmi").text),
         hypervisor_uuid=line(sections, "hypervisor_uuid") or "",
         secure_boot=system.secure_boot(sections, present),

@@ -56,7 +56,8 @@ def _modules(action: actions.KernelModule) -> str:
 
 def _smoke(action: actions.Smoke) -> str:
     image = "an image made on the host" if action.image == "embedded" else action.image
-    return f"run a container of {image}" + (f" and see {count(action.gpus, 'GPU')} in it" if action.gpus else "")
+    seen = "the machine's GPUs" if action.gpus == actions.ON_BUS else count(action.gpus, "GPU")
+    return f"run a container of {image}" + (f" and see {seen} in it" if action.gpus else "")
 
 
 def _file(action: actions.File) -> str:
@@ -75,6 +76,7 @@ _BY_KIND: dict[type, Callable[[Any], str]] = {
     actions.File: _file,
     actions.JsonMerge: lambda a: f"merge into {a.path}",
     actions.Service: _service,
+    actions.Enable: lambda a: f"have {a.unit} start at boot",
     actions.Runfile: _runfile,
     actions.KernelModule: _modules,
     actions.GroupMember: lambda a: f"add {a.user} to the group {a.group}",

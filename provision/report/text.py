@@ -155,7 +155,8 @@ def _verdict(plan: Plan, look: Look) -> list[str]:
         return wrap("Nothing to change.", look, 0, "green")
     later = sum(item.state == "later" for item in plan.items)
     words = count(len(plan.changes), "change") if plan.changes else "no change now"
-    words += f", {later} more after the reboot" if later else ""
+    after = "after the reboot" if plan.reboot != "no" else "at the first boot"
+    words += f", {later} more {after}" if later else ""
     return wrap(f"{words[0].upper()}{words[1:]}. Nothing was changed; `mlhost setup` carries this out.", look, 0, "yellow")
 
 
@@ -185,6 +186,7 @@ def _value(value: object, empty: str = "") -> str:
 HEADLINES = {
     "converged": ("already right", "green"),
     "changed": ("set up and proved", "green"),
+    "baked": ("ready to be booted", "green"),
     "verified": ("proved", "green"),
     "rebooting": ("rebooting, then goes on by itself", "yellow"),
     "running": ("a run is going on", "cyan"),
@@ -238,7 +240,7 @@ def _headline(report: HostReport, look: Look) -> list[str]:
         # Nothing was planned: what there is to say is the message.
         return [*hang(painted, target, report.message or headline, look, "red" if report.exit_code else ""), *fix]
     total = sum(timing.seconds for timing in report.timings)
-    took = f" in {duration(total)}" if total and report.status == "changed" else ""
+    took = f" in {duration(total)}" if total and report.status in ("changed", "baked") else ""
     return [painted + look.paint(headline + took, style), *(wrap(report.message, look, 2) if report.message else []), *fix]
 
 

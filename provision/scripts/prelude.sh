@@ -335,6 +335,11 @@ item() { # NUMBER ITEM TITLE: check, change, the same check again
         event skipped "$2" "$STOPPED"
         return 0
     fi
+    case " ${MLHOST_SKIP:-} " in *" $2 "*)
+        event skipped "$2" "there is no NVIDIA GPU on this machine"
+        return 0
+        ;;
+    esac
     ITEM=$2
     : >"$WORK/why"
     WHY=''

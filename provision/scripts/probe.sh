@@ -1,12 +1,14 @@
 #!/bin/sh
 # What this machine is, as raw text: read-only, POSIX sh (dash, bash, busybox ash), one round trip.
 #
-#   sh -s -- MARK [--root DIR] [--arch ARCH] [--asked-at EPOCH] [--path P]... [--disk P]... [--package P]... [--deep] [--no-metadata]
+#   sh -s -- MARK [--root DIR | --image] [--arch ARCH] [--asked-at EPOCH] [--path P]... [--disk P]... [--package P]... [--deep] [--no-metadata]
 #
 # Prints sections: a line `@@MARK name rc`, the raw text, a newline; the last is `@@MARK end 0`. Without `end` the answer was cut short.
 # Nothing is interpreted here and nothing is written. rc is 0, what a command returned, or one of these (after errno):
 #   2 absent   13 unreadable   22 not a regular file   27 too big   40 too many links   111 not running   124 timed out   127 no such program
 # With --root only DIR is read and no command of the running system is asked; links in DIR never lead out of it.
+# With --image it runs inside an unpacked system (chroot) that no kernel shows anything to: files are read as with --root, and the tree's own
+# programs may be asked what needs no running system.
 
 NL='
 '
@@ -688,6 +690,19 @@ units() {
     emit units "$rc" "$TEXT"
 }
 
+# image_units: which of the units that matter would start at boot; nothing runs here.
+image_units() {
+    if [ -z "$P_systemctl" ]; then emit units 127 ''; return; fi
+    TEXT=''
+    for unit in docker.service docker.socket containerd.service nvidia-persistenced.service nvidia-fabricmanager.service mlhost-first-boot.service; do
+        V=$(systemctl --root=/ is-enabled "$unit")
+        load=loaded
+        case $V in '' | not-found) load=not-found V='' ;; masked*) load=masked ;; esac
+        TEXT="$TEXT${NL}Id=$unit${NL}LoadState=$load${NL}ActiveState=${NL}SubState=${NL}UnitFileState=$V$NL"
+    done
+    emit units 0 "$TEXT"
+}
+
 # driver: the NVIDIA driver's own tools, asked only where there is a GPU.
 driver() {
     if [ -n "$GPU" ]; then
@@ -757,7 +772,7 @@ packages() {
         rc=$?
         [ "$rc" != 0 ] || rc=2
         emit dpkg "$rc" ''
-        if [ -n "$P_rpm" ] && [ -n "$LIVE" ]; then
+        if [ -n "$P_rpm" ] && [ -n "$LIVE$IMAGE" ]; then
             TEXT=$({ bounded 60 rpm -qa --qf '%{NAME} %{ARCH} %{EPOCH}:%{VERSION}-%{RELEASE}\n'; echo "! $?"; } | awk -v more=" $1 " '
                 $1 == "!" { rc = $2; next }
                 /^(docker|containerd|moby-|podman|buildah|runc|crun|nvidia|libnvidia|libcuda|cuda|datacenter-gpu|dcgm|[ak]?kmods?-nvidia|gpg-pubkey )/ ||
@@ -926,7 +941,7 @@ quick() {
     one nvidia_loaded /sys/module/nvidia/version
     container
     secure_boot
-    [ -z "$GPU" ] || kernels
+    [ -z "$GPU$IMAGE" ] || kernels
     libraries
     keys
     journal
@@ -1115,12 +1130,13 @@ look() {
     export LC_ALL PATH
     unset DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CDPATH GREP_OPTIONS POSIXLY_CORRECT BLOCKSIZE DF_BLOCK_SIZE BLOCK_SIZE
     IFS=' '"$TAB$NL"
-    MARK=${1:-0} LIVE=1 ROOT='' ARCH='' ASKED='' DISKS='' NAMED='' PATHS=/etc/docker/daemon.json DEEP='' CLOUD='' ASK=1
+    MARK=${1:-0} LIVE=1 IMAGE='' ROOT='' ARCH='' ASKED='' DISKS='' NAMED='' PATHS=/etc/docker/daemon.json DEEP='' CLOUD='' ASK=1
     P_timeout='' P_docker='' P_podman='' P_smi='' P_ctk='' P_curl='' P_wget='' P_perl='' P_modinfo='' P_systemctl='' P_rpm=''
     [ $# -eq 0 ] || shift
     while [ $# -gt 0 ]; do
         case $1 in
             --root) LIVE='' ROOT=$2; shift ;;
+            --image) LIVE='' IMAGE=1 ROOT=/ ;;
             --arch) ARCH=$2; shift ;;
             --asked-at) ASKED=$2; shift ;;
             --path) PATHS=$PATHS$NL$2; shift ;;
@@ -1152,7 +1168,10 @@ look() {
         if ! ROOT=$(cd -P -- "$ROOT" && pwd -P); then emit probe 2 "schema=1${NL}mode=root"; emit end 0 ''; return 0; fi
         ROOT=${ROOT%/}
         case $ROOT in *"$NL"* | *"$TAB"*) emit probe 22 "schema=1${NL}mode=root"; emit end 0 ''; return 0 ;; esac
-        emit probe 0 "schema=1${NL}mode=root"
+        if [ -z "$IMAGE" ]; then emit probe 0 "schema=1${NL}mode=root"; else
+            emit probe 0 "schema=1${NL}mode=image"
+            [ -n "$ARCH" ] || ARCH=$(uname -m)
+        fi
         [ -z "$ARCH" ] || emit arch 0 "$ARCH"
     fi
     programs
@@ -1168,6 +1187,7 @@ look() {
         quick
         rootless
         packages "$NAMED"
+        [ -z "$IMAGE" ] || image_units
         set -f
         IFS=$NL
         # shellcheck disable=SC2086 # split on purpose: one path a line

@@ -51,6 +51,11 @@ def refused(step: str, kind: str, problem: Problem, phase: int, expected: State 
     return Item(problem.id, step, kind, REFUSED, problem.message, expected or {}, phase=phase)
 
 
+def becomes_image(facts: Facts) -> bool:
+    """Whether they were read inside a tree that becomes an image: nothing runs there, but it is known whether there is a systemd in it."""
+    return not facts.live and facts.systemd is not None
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 container`, `3 containers`."""
     return f"{count} {one if count == 1 else many or one + 's'}"

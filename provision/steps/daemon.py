@@ -8,7 +8,7 @@ from typing import Any
 from provision import daemonjson
 from provision.actions import JsonMerge, Service
 from provision.model import CHANGE, LATER, Facts, Item, Notice, Problem
-from provision.steps import BEFORE_PACKAGES, FILES, SERVICES, Context, Result, refused, settled
+from provision.steps import BEFORE_PACKAGES, FILES, SERVICES, Context, Result, becomes_image, refused, settled
 from provision.steps.engine import Engine, fate, restarts
 from provision.watched import PROXY_DROP_IN, PROXY_ENVIRONMENT
 
@@ -163,9 +163,6 @@ def _service(ctx: Context, engine: Engine, merge: daemonjson.Merge, configured: 
     if up and not (stale or merge.changed or restart or engine.changes):
         why = "the service is enabled, runs, and has read its configuration" if facts.systemd is not False else "the daemon runs"
         return settled(STEP, identifier, "service", why, expected, SERVICES)
-    if not engine.changes and not facts.live:
-        why = "whether it runs is known only on the running system"
-        return Item(identifier, STEP, "service", LATER, why, expected, {}, phase=SERVICES)
     again = engine.fresh or not up or bool(stale) or bool(restart) or merge.needs_restart
     action = Service(
         "docker.service",
@@ -175,6 +172,9 @@ def _service(ctx: Context, engine: Engine, merge: daemonjson.Merge, configured: 
         restore=daemonjson.PATH if configured else "",
         probe="docker info",
     )
+    if not engine.changes and not facts.live:
+        why = "whether it runs is known only on the running system"
+        return Item(identifier, STEP, "service", LATER, why, expected, {}, action if becomes_image(facts) else None, phase=SERVICES)
     why = _why(facts, engine, actual, restart)
     told: tuple[str, ...] = ()
     if again and up and not engine.changes:

@@ -51,7 +51,8 @@ def decide(ctx: Context) -> tuple[Result, Driver]:
         return _skip(why, Notice("driver/unknown", f"Whether there is a GPU is decided on the running machine: {why}."))
     if facts.nvidia_pci is None:
         message = "Which devices are on the PCI bus could not be read."
-        return _refuse(Problem("driver/unknown", message, "Check that /sys is mounted and that mlhost may read it."))
+        fix = "Check that /sys is mounted and that mlhost may read it." if facts.live else "Say which GPU it is for: `--for-gpu l4`."
+        return _refuse(Problem("driver/unknown", message, fix))
     own = gpus.found(ctx)
     if facts.tegra and not own:
         # Their GPU is in the processor, on no bus.

@@ -17,6 +17,7 @@ from provision.steps import (
     SOURCES,
     Context,
     Result,
+    becomes_image,
     drift,
     fabric,
     gpus,
@@ -202,6 +203,8 @@ def _unbuildable(ctx: Context, choice: Choice) -> Problem | None:
     if not gpus.kernel(ctx.facts):
         message = "The kernel's version is not known, so its headers cannot be chosen."
         fix = "Run mlhost on the live system, or give the tree a proc/sys/kernel/osrelease."
+        if becomes_image(ctx.facts):
+            fix = "Install a kernel in the tree first, or leave the driver to the running machine: `--set driver.install=never`."
         return Problem("driver/kernel", message, fix)
     return None
 
@@ -302,7 +305,7 @@ def _module(ctx: Context, ramdisk: int) -> list[Item]:
     if nvidia and nvidia.nouveau_loaded and ctx.platform.initramfs_update:
         why = "nouveau is loaded, and would be again at the next boot, from a ramdisk that does not know it is unwanted"
         check = DRACUT_CHECK if ctx.platform.initramfs == "dracut" else INITRAMFS_CHECK
-        action = Command(check, ctx.platform.initramfs_update, undo=":")
+        action = Command(check, ctx.platform.initramfs_update, undo=":", live=True)
         state = {"ramdisk": "newer than the blacklist"}
         items.append(Item("driver/initramfs", STEP, "command", CHANGE, why, state, {"ramdisk": ""}, action, phase=ramdisk))
     loaded = nvidia.loaded if nvidia else ""

@@ -50,7 +50,7 @@ def decide(ctx: Context) -> tuple[Item, ...]:
         return (rule, settled(STEP, NODES, "command", "the driver's device nodes are there", expected, SERVICES - 2))
     why = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there" if missing else "systemd must know the devices by their links"
     actual = {"nodes": " ".join(node for node in WANTED if node not in missing)}
-    return (rule, Item(NODES, STEP, "command", CHANGE, why, expected, actual, Command(CHECK, CHANGE_NODES, undo=":"), phase=SERVICES - 2))
+    return (rule, Item(NODES, STEP, "command", CHANGE, why, expected, actual, Command(CHECK, CHANGE_NODES, undo=":", live=True), phase=SERVICES - 2))
 
 
 def _rule(facts: Facts) -> Item:

@@ -240,5 +240,5 @@ def _cdi(ctx: Context, engine: Engine | None) -> tuple[Item, ...]:
         return (settled(STEP, "toolkit/cdi", "command", f"{path} describes the GPUs", expected, SERVICES - 1),)
     why = f"{path} was made for driver {made}" if made and made != driver else "Docker finds GPUs through a CDI spec"
     actual = {"spec": path, "driver": made}
-    action = Command(CDI_CHECK, CDI_CHANGE, undo=":")
+    action = Command(CDI_CHECK, CDI_CHANGE, undo=":", live=True)
     return (Item("toolkit/cdi", STEP, "command", CHANGE, why, expected, actual, action, phase=SERVICES - 1),)

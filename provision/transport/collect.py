@@ -96,6 +96,11 @@ class Collector:
         return self._unwrap[0].pid or self._unwrap[1].pid
 
     @property
+    def noise(self) -> str:
+        """What was said before the script began, or instead of it."""
+        return " ".join(part.noise.decode("utf-8", "replace").replace(self._call.mark.decode(), "").strip() for part in self._unwrap).strip()
+
+    @property
     def silent_seconds(self) -> float:
         return time.monotonic() - self._last
 

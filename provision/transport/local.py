@@ -58,12 +58,12 @@ class LocalTransport:
             ) from problem
         with process:  # closes the pipes and reaps
             try:
-                _pump(process, framed, collector)
+                pump(process, framed, collector)
             except BaseException:
                 if sudo and collector.pid:  # only root may end what root runs
                     with contextlib.suppress(Exception):  # the first error is the one to tell
                         self.run(STOP_SCRIPT, collector.pid, sudo=True, timeout=5)
-                _kill(process)
+                kill(process)
                 raise
         return collector.result(process.returncode if process.returncode >= 0 else 128 - process.returncode)
 
@@ -79,7 +79,7 @@ class LocalTransport:
         self.close()
 
 
-def _pump(process: subprocess.Popen[bytes], framed: Call, collector: Collector) -> None:
+def pump(process: subprocess.Popen[bytes], framed: Call, collector: Collector) -> None:
     """Feed stdin and drain both outputs together until the process has ended and both are closed."""
     if process.stdin is None or process.stdout is None or process.stderr is None:
         raise ValueError("all three streams must be pipes")
@@ -123,7 +123,7 @@ def _write(fd: int, left: memoryview) -> memoryview:
         return left[:0]
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes]) -> None:
     """End the whole process group: politely, then for good."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Optional
 
 from provision.transport.collect import MAX_OUTPUT, Collector, RunResult
-from provision.transport.local import _pump
+from provision.transport.local import pump
 from provision.transport.shell import call
 from tests.lab.need import LabError, LabUnavailable, require_root, tool
 from tests.lab.nshost import base_tree
@@ -165,7 +165,7 @@ class TreeHost:
         )
         with process:
             try:
-                _pump(process, framed, collector)
+                pump(process, framed, collector)
             except BaseException:
                 process.kill()
                 raise

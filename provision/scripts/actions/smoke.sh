@@ -163,7 +163,23 @@ smoke_now() { # IMAGE GPUS REQUEST: everything the proof depends on, as key=valu
     case $smoke_now_mig in '' | 0) ;; *) printf 'mig=%s\n' "$smoke_now_mig" ;; esac
 }
 
+smoke_on_bus() { # how many GPUs of its own the machine has, as the planner counts them: no virtual functions, and none that is handed on as long as one is left
+    smoke_own=0 smoke_all=0
+    for smoke_device in "$ROOT"/sys/bus/pci/devices/*; do
+        [ "$(cat "$smoke_device/vendor" 2>/dev/null)" = 0x10de ] || continue
+        case $(cat "$smoke_device/class" 2>/dev/null) in 0x0300* | 0x0302*) ;; *) continue ;; esac
+        [ ! -e "$smoke_device/physfn" ] || continue
+        smoke_all=$((smoke_all + 1))
+        case $(readlink "$smoke_device/driver" 2>/dev/null) in */vfio-pci | */pci-stub | */xen-pciback) ;; *) smoke_own=$((smoke_own + 1)) ;; esac
+    done
+    if [ "$smoke_own" -gt 0 ]; then printf '%s' "$smoke_own"; else printf '%s' "$smoke_all"; fi
+}
+
 smoke_proved() { # IMAGE GPUS REQUEST: the proof on record is of this very host state
+    if [ "$2" = -1 ]; then
+        set -- "$1" "$(smoke_on_bus)" "$3"
+        if [ "$2" = 0 ]; then set -- "$1" 0 ''; fi
+    fi
     [ -f "$STATE/proof" ] && [ ! -e "$WORK/smoke.again" ] || return 1
     smoke_now "$@" >"$WORK/smoke.now"
     while IFS= read -r smoke_line; do
@@ -229,5 +245,9 @@ smoke() { # IMAGE GPUS REQUEST
 }
 
 smoke_prove() { # IMAGE GPUS REQUEST
+    if [ "$2" = -1 ]; then
+        set -- "$1" "$(smoke_on_bus)" "$3"
+        if [ "$2" = 0 ]; then set -- "$1" 0 ''; fi
+    fi
     smoke "$@" && smoke_write_proof "$@"
 }
