@@ -142,7 +142,7 @@ def scripted(desired: Playbook, loaded: Loaded, capture: str) -> Payload:
         raise refused
     if not plan.changes:
         raise UsageError(f"There is nothing to do on a system like {plan.host}.", "Take the capture on a fresh machine.")
-    if plan.reboot or any(isinstance(item.action, actions.Reboot) for item in plan.changes):
+    if plan.reboot != "no" or any(isinstance(item.action, actions.Reboot) for item in plan.changes):
         raise UsageError(
             f"Setting up a system like {plan.host} takes a reboot, and what is to be done after it is only known then.",
             "Bring mlhost itself, which looks again: --source URL --sha256 HEX, or neither, where the platform takes as much.",

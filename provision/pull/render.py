@@ -52,7 +52,7 @@ class File:
         except UnicodeDecodeError:
             return True
         # A carriage return, a blank at a line's end or a missing last line end would not arrive everywhere as it is.
-        return not text.endswith("\n") or any(c != "\n" and c != "\t" and not c.isprintable() for c in text)
+        return not text.endswith("\n") or any(c not in {"\n", "\t"} and not c.isprintable() for c in text)
 
     @property
     def text(self) -> str:

@@ -67,7 +67,7 @@ def cloud_config(pull: Pull) -> str:
         *((f"{STATE}/{file.name}", file.text, file.encoded, "0600") for file in files(pull)),
         (f"/etc/systemd/system/{UNIT}", UNIT_TEXT, False, "0644"),
     ]:
-        lines += [f"  - path: {name}", f"    permissions: '{mode}'", *(["    encoding: b64"] if encoded else []), "    content: |"]
+        lines += [f"  - path: {name}", f"    permissions: '{mode}'", *(["    encoding: b64"] if encoded else []), "    content: |2+"]
         lines += [f"      {line}" if line else "" for line in text.splitlines()]
     lines += [
         "runcmd:",
