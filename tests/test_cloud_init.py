@@ -338,7 +338,7 @@ class TestTheDriver:
         told = json.loads(re.findall(r"mlhost: report (\{.*\})", console)[-1])
         assert told["result"] == "done"
         assert not machine.waits_for_the_next_boot
-        assert sorted(os.listdir(machine.state)) == ["done", "log", "report.json", "setup-id"]
+        assert sorted(os.listdir(machine.state)) == ["done", "log", "report.json"]
         (call,) = machine.calls
         assert call["argv"] == ["setup", "--playbook", str(machine.state / "playbook.yaml"), "--yes", "--no-reboot", "--timeout", "7200", "--format", "json",
                                 "--out", str(machine.state / "setup.json")]
@@ -602,11 +602,39 @@ class TestRealTools:
         assert copy["content"] == installer(brought())
         assert copy["mode"] == "0600"
 
+    @pytest.mark.slow
+    def test_ansible_finds_nothing_wrong_with_the_tasks(self, tmp_path: Path) -> None:
+        program = Path(sys.executable).parent / "ansible-playbook"
+        if not program.exists():
+            pytest.skip("ansible-core is missing")
+        (tmp_path / "mlhost.yml").write_text(others.ansible(brought()))
+        (tmp_path / "play.yml").write_text("- hosts: all\n  become: true\n  tasks:\n    - ansible.builtin.import_tasks: mlhost.yml\n")
+        words = [str(program), "--syntax-check", "-i", "localhost,", str(tmp_path / "play.yml")]
+        env = {**os.environ, "ANSIBLE_LOCAL_TEMP": str(tmp_path), "ANSIBLE_HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(words, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def test_a_packer_template_is_hcl(self) -> None:
+        hcl2 = pytest.importorskip("hcl2")
+        (build,) = hcl2.loads(f"build {{\n{others.packer(brought())}}}\n")["build"]
+        ((_, shell),) = build["provisioner"][0].items()
+        assert shell["valid_exit_codes"] == [0, 6]
+
     def test_a_dockerfile_holds_the_installer_in_lines_that_a_builder_reads(self) -> None:
         text = others.dockerfile(brought())
         assert max(map(len, text.splitlines())) < 65_535
         pieces = re.findall(r"^RUN printf '%s' '([A-Za-z0-9+/=]+)' >>/mlhost.b64$", text, re.M)
         assert gzip.decompress(base64.b64decode("".join(pieces))).decode() == installer(brought())
+
+    def test_the_lines_of_a_dockerfile_do_what_they_say(self, machine: Machine) -> None:
+        """Without a container: its commands one by one, in a folder."""
+        commands = [line[4:] for line in others.dockerfile(brought()).splitlines() if line.startswith("RUN ")]
+        script = machine.folder / "run-lines"
+        script.write_text("\n".join(["set -e", *commands]).replace("/mlhost.", f"{machine.folder}/mlhost."))
+        done = machine.run("", script)
+        assert done.returncode == 0, done
+        assert "this system can run it" in done.stdout
+        assert machine.calls[0]["argv"] == ["facts", "--format", "json"]
 
     def test_a_packer_template_keeps_the_script_as_it_is(self) -> None:
         text = others.packer(brought())

@@ -204,7 +204,7 @@ class TestAFirstBoot:
 
     def test_nothing_of_it_is_left_to_start(self, born: Born) -> None:
         assert born.root("ls /etc/systemd/system/mlhost* /etc/systemd/system/*/mlhost*", check=False) == ""
-        assert sorted(born.root("ls /var/lib/mlhost/pull").split()) == ["done", "log", "report.json", "setup-id"]
+        assert sorted(born.root("ls /var/lib/mlhost/pull").split()) == ["done", "log", "report.json"]
         fetched = [line for line in born.requests if "mlhost.pyz" in line]
         assert set(fetched) == {"GET /mlhost.pyz 200"}
 
