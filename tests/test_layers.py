@@ -23,10 +23,10 @@ LAYERS = (
     ("inventory",),
     ("follow", "reboot", "look"),
     ("run", "launch"),
-    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "shipping"),
+    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "shipping", "pyz"),
     ("library", "cli"),
     ("specs",),
-    ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors", "unpack", "pyz"),
+    ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors", "unpack"),
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
