@@ -71,7 +71,6 @@ OWN = """\
 #cloud-config
 ssh_deletekeys: false
 disable_root: false
-package_update: true
 apt:
   preserve_sources_list: true
 write_files:
