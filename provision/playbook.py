@@ -90,6 +90,21 @@ def from_values(values: Mapping[str, Any], where: str) -> Spec:
     return spec
 
 
+def standalone(spec: Spec) -> str:
+    """The text of a playbook that extends nothing and says the same. It may hold a proxy's password.
+
+    Raises UsageError for values that could not be read back.
+    """
+    changed = _unlike(dataclasses.asdict(spec), dataclasses.asdict(Spec()))
+    text = json.dumps({**{key: value for key, value in changed.items() if key != "extends"}, "name": spec.name}, indent=2) + "\n"
+    layer = parsed(text, "the playbook")
+    again = cast(Spec, _build(Spec, (), layer))
+    check(again, layer)
+    if digest(again) != digest(spec):
+        raise UsageError("These playbook values cannot be written down as one playbook.", "Use `mlhost setup` with the playbook itself.")
+    return text
+
+
 def _unlike(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """What differs from the defaults: a playbook may not say everything that a default may be."""
     found: dict[str, Any] = {}

@@ -37,6 +37,8 @@ LEFT_BEHIND = (
     STATE,
     "/etc/systemd/system/mlhost-continue.service",
     "/etc/systemd/system/multi-user.target.wants/mlhost-continue.service",
+    "/etc/systemd/system/mlhost-pull.service",
+    "/etc/systemd/system/multi-user.target.wants/mlhost-pull.service",
     "/run/mlhost",
     "/etc/mlhost",
     "/usr/local/lib/mlhost",

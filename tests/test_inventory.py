@@ -158,6 +158,7 @@ def test_the_nearer_group_s_variables_win_and_of_two_as_near_the_later_name(tmp_
     assert (host.user, host.port) == ("a", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ansible-inventory") is None, reason="ansible-inventory is not installed")
 @pytest.mark.parametrize(("name", "text"), [("hosts", INI), ("hosts.yml", YAML)])
 def test_ansible_itself_resolves_the_same(tmp_path: Path, name: str, text: str) -> None:

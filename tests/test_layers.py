@@ -17,20 +17,20 @@ LAYERS = (
     ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe", "hardware"),
     ("steps",),
     ("plan", "layers", "backplan", "offline"),
-    ("render", "render_rpm", "render_back", "journal", "report", "remedies", "keys", "reach", "imageconfig", "doctor", "redaction", "images", "firstboot"),
+    ("render", "render_rpm", "render_back", "journal", "report", "remedies", "keys", "reach", "imageconfig", "doctor", "redaction", "images", "firstboot", "pull"),
     ("dockrun",),
     ("transport", "progress", "fleet"),
     ("inventory",),
     ("follow", "reboot", "look"),
     ("run", "launch"),
-    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "shipping", "bake"),
+    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "shipping", "bake", "pyz"),
     ("library", "cli"),
     ("specs",),
-    ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors", "unpack", "pyz"),
+    ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors", "unpack"),
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "results", "versions", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies", "images", "dockrun", "hardware", "offline", "firstboot")
+PURE = ("errors", "results", "versions", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies", "images", "dockrun", "hardware", "offline", "firstboot", "pull")
 
 
 def unit(path: Path) -> str:

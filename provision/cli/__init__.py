@@ -34,6 +34,7 @@ COMMANDS = {
     "facts": "Show what mlhost reads from a machine. Changes nothing.",
     "report": "Make a page (or JUnit, Prometheus …) of results that were kept as JSON.",
     "image": "Make, build, save, load, push and copy container images.",
+    "cloud-init": "Write user-data by which a machine sets itself up at its first boot.",
     "inventory": "Show which hosts an inventory, a cloud or ssh_config has.",
 }
 

@@ -97,7 +97,7 @@ look_rest() {
         if [ -n "$look_path" ] && [ -n "$(data_entries "$look_path" | head -n 1)" ]; then printf 'data\t%s\n' "$look_path"; fi
     done
     printf 'own\t%s\n' "$(find "$STATE" -maxdepth 1 -mindepth 1 2>/dev/null | wc -l)"
-    for look_path in /etc/systemd/system/mlhost-continue.service /etc/mlhost /usr/local/lib/mlhost /run/mlhost; do
+    for look_path in /etc/systemd/system/mlhost-continue.service /etc/systemd/system/mlhost-pull.service /etc/mlhost /usr/local/lib/mlhost /run/mlhost; do
         has_no_file "$look_path" || printf 'left\t%s\n' "$look_path"
     done
 }
