@@ -24,7 +24,7 @@ LAYERS = (
     ("follow", "reboot", "look"),
     ("run", "launch"),
     ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "shipping", "bake", "pyz"),
-    ("library", "cli"),
+    ("library", "cli", "spread"),
     ("specs",),
     ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors", "unpack"),
 )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Work = Callable[["Transport", Progress, "Ask | None"], T]
 Ask = Callable[[str], bool]
+Elsewhere = Callable[[str, str, "SshOptions", Progress], T]
 
 
 class Terminal:
@@ -68,15 +69,17 @@ def on_each(
     targets: Sequence[str],
     connection: Connection,
     output: Output,
-    work_of: Callable[[str | None], Work[T]],
+    work_of: Callable[[str | None], Work[T]] | None,
     opened: Transport | None = None,
     pace: Pace | None = None,
     failed: Callable[[Result[T]], bool] | None = None,
+    elsewhere: Elsewhere[T] | None = None,
 ) -> list[Result[T]]:
     """Call every target's work, `work_of(name)` (None: this machine, where there are no targets), with an open transport. Errors are in the results.
 
     `targets` may be `provision.cli.chosen.Chosen`: then an inventory says where a host is reached. `opened` is what `provision.cli.ahead` gave;
-    `pace` and `failed` are as in `provision.cli.fleet.each`.
+    `pace` and `failed` are as in `provision.cli.fleet.each`. With `elsewhere`, which gets a host's name, its target and how it is reached, another
+    machine does it, and `work_of` is not asked.
     """
     from provision.transport import open_transport
     from provision.transport.errors import SudoPasswordNeeded
@@ -103,6 +106,9 @@ def on_each(
         def worked(name: str | None) -> T:
             progress = Renamed(display, name_of(name))
             target, own = reached(targets, name, options)
+            if elsewhere is not None or work_of is None:
+                assert elsewhere is not None and name is not None and target is not None  # noqa: S101, PT018 - what is elsewhere has a name
+                return elsewhere(name, target, own, progress)
             call = work_of(name)
             if own.voucher is not None:
                 own.voucher.await_keys(lambda text: progress.wait(name_of(name), text))
@@ -173,10 +179,11 @@ def report_each(
     targets: Sequence[str],
     connection: Connection,
     output: Output,
-    work_of: Callable[[str | None], Work[HostReport]],
+    work_of: Callable[[str | None], Work[HostReport]] | None = None,
     opened: Transport | None = None,
     pace: Pace | None = None,
     *,
+    elsewhere: Elsewhere[HostReport] | None = None,
     remember: bool = True,
     text: Callable[..., str] | None = None,
 ) -> int:
@@ -185,7 +192,7 @@ def report_each(
     `text` makes the text for people, where it is not that of `provision.report.text`. Where it is to `remember`, what several hosts left undone is kept for --retry-failed. Raises KeyboardInterrupt when the user broke it off,
     after the reports.
     """
-    results = on_each(targets, connection, output, work_of, opened, pace, lambda result: report_of(result).exit_code not in (0, 3, 6))
+    results = on_each(targets, connection, output, work_of, opened, pace, lambda result: report_of(result).exit_code not in (0, 3, 6), elsewhere)
     reports = [report_of(result) for result in results]
     if from_inventory(targets):
         # An inventory's names are what the user knows the hosts by.

@@ -136,6 +136,7 @@ class Pacing(NamedTuple):
     max_failures: str | None
     reboots_at_once: int | None
     retry_failed: bool
+    engine: str | None
 
     def pace(self, connection: Connection) -> Pace | None:
         """The order and the limits, None where nothing was said. Raises UsageError for amounts that are none."""
@@ -211,6 +212,7 @@ def pace_options(function: F) -> F:
         click.option("--reboots-at-once", type=click.IntRange(min=1), metavar="N",
                      help="Reboot so many hosts at the same time (default: as many as --parallel)."),
         click.option("--retry-failed", is_flag=True, help="Only hosts that this command's last run over several hosts left undone."),
+        click.option("--engine", metavar="dask=ADDRESS", help="Have the workers of a Dask cluster do it: dask=tcp://SCHEDULER:8786. Keys are those that the workers have."),
     ])
 
 

@@ -29,6 +29,7 @@ from provision.cli.options import (
 if TYPE_CHECKING:
     from provision.model import HostReport
     from provision.playbook import Loaded
+    from provision.transport import SshOptions
 
 
 @click.command(epilog="""
@@ -101,7 +102,7 @@ def command(
     check_out(output)
     hosts = fleet.choose(ctx, targets, connection, pacing.retry_failed)
     pace = pacing.pace(connection)
-    opened = ahead(hosts, connection)
+    opened = None if pacing.engine else ahead(hosts, connection)
     loaded = desired.load()
     steps = desired.steps(loaded)
     first = look_ahead(opened, loaded.spec, steps)
@@ -117,6 +118,15 @@ def command(
         f"{' '.join(['mlhost status --follow', *(word for source in fleet.inventory for word in ('-i', source)), *targets])}"
         + ("\nGo on with what is undone by adding --retry-failed to the same command." if len(hosts) > 1 else "")
     )
+    if pacing.engine:
+        from provision.cli.spread import spread
+        from provision.spread.job import Job
+
+        def job(name: str, target: str, options: SshOptions) -> Job:
+            own, _ = wanted(name)
+            return Job(name, target, options, own, connection.sudo_password_file, yes=yes, reboot=own.spec.reboot if reboot is None else "allow" if reboot else "never", lock_wait=lock_wait, timeout=timeout)
+
+        return spread(ctx, hosts, connection, output, pacing, pace, job)
     itself = self_command(desired, loaded, yes=yes, reboot=reboot, lock_wait=lock_wait, timeout=timeout)
 
     def work(name: str | None) -> Work[HostReport]:

@@ -22,6 +22,7 @@ from provision.cli.options import (
 
 if TYPE_CHECKING:
     from provision.model import HostReport
+    from provision.transport import SshOptions
 
 
 @click.command(epilog="""
@@ -75,7 +76,7 @@ def command(
     check_out(output)
     hosts = fleet.choose(ctx, targets, connection, pacing.retry_failed)
     pace = pacing.pace(connection)
-    opened = ahead(hosts, connection)
+    opened = None if pacing.engine else ahead(hosts, connection)
     loaded = desired.load()
     steps = desired.steps(loaded)
     first = look_ahead(opened, loaded.spec, steps)
@@ -88,14 +89,27 @@ def command(
     wanted, reboots = desired.for_each(ctx, hosts, loaded, steps), pacing.reboots(connection)
     depth = prove.Depth(reload, reboot, deep)
 
+    def told(code: int) -> int:
+        if output.format != "nagios":
+            return code
+        from provision.report.monitoring import nagios_code
+
+        return nagios_code(code)
+
+
+    if pacing.engine:
+        from provision.cli.spread import spread
+        from provision.spread.job import Job
+
+        def job(name: str, target: str, options: SshOptions) -> Job:
+            own, _ = wanted(name)
+            return Job(name, target, options, own, connection.sudo_password_file, timeout=timeout, depth=depth)
+
+        return told(spread(ctx, hosts, connection, output, pacing, pace, job))
+
     def work(name: str | None) -> Work[HostReport]:
         own, own_steps = wanted(name)
         options = run.RunOptions(timeout=timeout, steps=own_steps, first=first, reboots=reboots)
         return lambda transport, progress, _ask: prove.verify(transport, own, catalog, options, progress, depth)
 
-    code = report_each(ctx, hosts, connection, output, work, opened, pace)
-    if output.format == "nagios":
-        from provision.report.monitoring import nagios_code
-
-        return nagios_code(code)
-    return code
+    return told(report_each(ctx, hosts, connection, output, work, opened, pace))
