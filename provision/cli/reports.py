@@ -57,11 +57,11 @@ def write_whole(pieces: Iterable[str], path: str) -> None:
     """Text to a file, by way of a new one beside it: whoever reads it meanwhile sees the old one. Raises UsageError where it cannot be written."""
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
-    special = os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode)
+    # A device, or a file in a folder that is not ours to change, is written as it stands.
+    special = os.path.exists(target) and not (stat.S_ISREG(os.stat(target).st_mode) and os.access(folder, os.W_OK))
     temporary = target if special else os.path.join(folder, f".{name}.{os.getpid()}")
     try:
-        # What one process writes may be read by those whom the umask lets, as with any report.
-        handle = os.open(temporary, os.O_WRONLY | os.O_CLOEXEC | (0 if special else os.O_CREAT | os.O_EXCL), 0o666)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CLOEXEC | (os.O_TRUNC if special else os.O_CREAT | os.O_EXCL), 0o666)
         with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
             for piece in pieces:
                 file.write(piece)
