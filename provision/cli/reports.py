@@ -12,6 +12,7 @@ from provision.errors import UsageError
 
 if TYPE_CHECKING:
     from provision.model import HostReport
+    from provision.report.layout import Look
     from provision.results import About
 
 FORMATS = {".html": "html", ".htm": "html", ".json": "json", ".xml": "junit", ".prom": "prometheus", ".txt": "text"}
@@ -43,9 +44,16 @@ def text_of(kind: str, reports: Sequence[HostReport], about: About) -> Iterable[
         from provision.report.monitoring import prometheus
 
         return [prometheus(reports)]
+    return [for_people(reports, about), "\n"]
+
+
+def for_people(reports: Sequence[HostReport], about: About, look: Look | None = None, *, verbose: bool = False) -> str:
+    """The results as the command itself would print them."""
+    from provision.report.layout import PLAIN
+    from provision.report.statustext import status_text
     from provision.report.text import fleet_text
 
-    return [fleet_text(reports), "\n"]
+    return (status_text if about.command == "status" else fleet_text)(reports, look or PLAIN, verbose=verbose)
 
 
 def save(path: str, reports: Sequence[HostReport], about: About) -> None:
