@@ -90,6 +90,13 @@ def test_every_check_that_verify_makes_has_a_layer(checkout: Path) -> None:
     assert {name for name in names - {"", "plan", "reboot"} if not grid.layer_of(name)} == set()
 
 
+def test_every_step_of_mlhost_s_own_has_a_layer(checkout: Path) -> None:
+    files = [*(checkout / "provision/steps").glob("*.py"), checkout / "provision/offline.py"]
+    steps = {name for file in files for name in re.findall(r'^STEP = "([a-z]+)"', file.read_text(), re.MULTILINE)}
+    assert len(steps) > 6
+    assert {step for step in steps if grid.layer_of("any", step) not in grid.LAYERS} == set()
+
+
 def test_versions_that_few_hosts_have_are_odd() -> None:
     parts = {part.name: part for part in grid.skew(fleet(40))}
     driver = parts["Driver"]
