@@ -72,8 +72,8 @@ def _compared(told: HostReport, facts: Facts, wanted: Wanted) -> HostReport:
         state, code = stands.status, stands.exit_code
     else:
         state, code = told.status, told.exit_code
-    message = f"{stands.message} ({told.message})" if stands.message else told.message
-    return replace(told, status=state, exit_code=code, before=decided, message=message, fix=stands.fix, drift=drift(facts, decided, wanted.loaded))
+    message, fix = stands.message or told.message, stands.fix
+    return replace(told, status=state, exit_code=code, before=decided, message=message, fix=fix, drift=drift(facts, decided, wanted.loaded))
 
 
 def drift(facts: Facts, decided: Plan, loaded: Loaded) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,18 @@ class Browser:
         return base64.b64decode(self.driver.print_page())
 
 
+def _started(start: Callable[[], Any]) -> Any:
+    """The driver; it gives up on a Chromium that takes long to start, which on a loaded machine it may."""
+    from selenium.common.exceptions import WebDriverException
+
+    for _ in range(3):
+        try:
+            return start()
+        except WebDriverException as problem:
+            last = problem
+    raise last
+
+
 @contextlib.contextmanager
 def browser() -> Iterator[Browser]:
     """A browser; skips where Chromium, its driver or Selenium is not there."""
@@ -74,11 +86,11 @@ def browser() -> Iterator[Browser]:
     for argument in (*arguments, "--disable-component-update", "--disable-extensions", "--host-resolver-rules=MAP * ~NOTFOUND"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    started = webdriver.Chrome(options=options, service=Service(driver))
+    started = _started(lambda: webdriver.Chrome(options=options, service=Service(driver)))
     try:
         # A loaded machine is no finding.
-        started.set_page_load_timeout(240)
-        started.set_script_timeout(240)
+        started.set_page_load_timeout(500)
+        started.set_script_timeout(500)
         yield Browser(started)
     finally:
         started.quit()

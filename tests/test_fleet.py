@@ -375,9 +375,9 @@ def double(transport, *_):  # a double of run.setup: the first host is done at o
     threading.Event().wait()
 run.setup = double
 threading.Thread(target=lambda: (at_work.wait(), print("at work", flush=True)), daemon=True).start()
-sys.exit(main(["setup", "-i", sys.argv[1], "train", "--parallel", "2"]))
+sys.exit(main(["setup", "-i", sys.argv[1], "train", "--parallel", "2", "--report", sys.argv[2]]))
 """
-    process = subprocess.Popen([sys.executable, "-c", code, fleet], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code, fleet, str(tmp_path / "x.json")], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
     process.send_signal(signal.SIGINT)
@@ -387,6 +387,8 @@ sys.exit(main(["setup", "-i", sys.argv[1], "train", "--parallel", "2"]))
     assert f"mlhost status --follow -i {fleet} train" in err
     assert "--retry-failed" in err
     assert recall("setup").failed == ("gpu-2", "gpu-3", "gpu-4", "gpu-5", "gpu-6")
+    kept = json.loads((tmp_path / "x.json").read_text())["hosts"]
+    assert [host["status"] for host in kept] == ["converged", "running", "running", *["not started"] * 3]
 
 
 # ---------------------------------------------------------------- a small real fleet

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision import layers
+from provision import layers, prove, run
 from provision.cli import main
 from provision.errors import UsageError
 from provision.model import Check, HostReport, Plan
 from provision.report import grid, saved
-from provision.report.jsonout import error_json, many_json, plan_json, report_json, report_lines
+from provision.report.jsonout import error_json, many_json, plan_json, report_json, report_json_text
 from provision.report.page import FULL, page
 from provision.report.verdict import report_of_plan
 from tests import report_samples as samples
@@ -90,6 +90,13 @@ def test_every_check_that_verify_makes_has_a_layer(checkout: Path) -> None:
     assert {name for name in names - {"", "plan", "reboot"} if not grid.layer_of(name)} == set()
 
 
+def test_every_step_of_mlhost_s_own_has_a_layer(checkout: Path) -> None:
+    files = [*(checkout / "provision/steps").glob("*.py"), checkout / "provision/offline.py"]
+    steps = {name for file in files for name in re.findall(r'^STEP = "([a-z]+)"', file.read_text(), re.MULTILINE)}
+    assert len(steps) > 6
+    assert {step for step in steps if grid.layer_of("any", step) not in grid.LAYERS} == set()
+
+
 def test_versions_that_few_hosts_have_are_odd() -> None:
     parts = {part.name: part for part in grid.skew(fleet(40))}
     driver = parts["Driver"]
@@ -127,8 +134,8 @@ def test_what_was_printed_as_json_is_read_back_as_it_was() -> None:
 
 
 def test_a_fleet_s_json_in_pieces_is_the_same() -> None:
-    assert json.loads("".join(report_lines(EVERY, ABOUT))) == json.loads(json.dumps(report_json(EVERY, ABOUT)))
-    assert json.loads("".join(report_lines([], ABOUT)))["hosts"] == []
+    assert json.loads("".join(report_json_text(EVERY, ABOUT))) == json.loads(json.dumps(report_json(EVERY, ABOUT)))
+    assert json.loads("".join(report_json_text([], ABOUT)))["hosts"] == []
 
 
 UNSUPPORTED = replace(samples.UNSUPPORTED, problems=(replace(samples.UNSUPPORTED.problems[0], id="system/unsupported"),))
@@ -263,7 +270,7 @@ def results(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(("name", "begins"), [
-    ("x.html", "<!doctype html>"), ("x.xml", "<?xml"), ("x.prom", "# HELP mlhost_up"), ("x.json", '{"schema": 1, "command": "verify"'), ("x.txt", "root@gpu-7")
+    ("x.html", "<!doctype html>"), ("x.xml", "<?xml"), ("x.prom", "# HELP mlhost_up"), ("x.json", '{\n  "schema": 1,\n  "command": "verify"'), ("x.txt", "root@gpu-7")
 ])
 def test_kept_results_become_what_the_file_s_name_says(name: str, begins: str, results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", results, "-o", str(tmp_path / name)]) == 0
@@ -285,3 +292,74 @@ def test_a_file_that_holds_no_results_is_named(tmp_path: Path, capsys: pytest.Ca
         assert main(["report", str(tmp_path / name), "-o", str(tmp_path / "page.html")]) == 2
         assert name in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()
+
+
+# ---------------------------------------------------------------- --report, with doubles of what is done on hosts
+
+
+@pytest.fixture
+def doubles(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Doubles of setup and verify that answer with samples; returns the hosts they were called for."""
+    called: list[str] = []
+
+    def double(transport: Any, *_: Any) -> HostReport:
+        called.append(transport.name)
+        report = samples.UNREACHABLE_REPORT if "gpu-9" in transport.name else samples.UNVERIFIED_REPORT
+        return replace(report, target=transport.name.rpartition("@")[2].partition(":")[0])
+
+    monkeypatch.setattr(run, "setup", double)
+    monkeypatch.setattr(prove, "verify", double)
+    return called
+
+
+@pytest.mark.parametrize("command", ["setup", "verify"])
+def test_results_are_kept_beside_what_is_printed(command: str, doubles: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [str(tmp_path / name) for name in ("x.html", "x.json", "x.xml", "x.prom", "x.txt")]
+    assert main([command, "gpu-7", "gpu-8", *(word for name in names for word in ("--report", name))]) == 7
+    assert "2 hosts: 2 unverified" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(Path(name).name for name in names)
+    assert json.loads((tmp_path / "x.json").read_text())["command"] == command
+    assert "the host has 8 GPUs, the container sees 7" in Read((tmp_path / "x.html").read_text()).text
+    assert (tmp_path / "x.txt").read_text().endswith("2 hosts: 2 unverified\n")
+
+
+def test_results_of_a_host_that_gave_none_are_kept_too(doubles: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["setup", "gpu-9", "--report", str(tmp_path / "x.html")]) == 4
+    assert "connection refused" in capsys.readouterr().err
+    assert "connection refused" in Read((tmp_path / "x.html").read_text()).text
+    assert main(["setup", "gpu-7:ssh", "--report", str(tmp_path / "y.html")]) == 2
+    assert "gpu-7:ssh" in Read((tmp_path / "y.html").read_text()).text
+
+
+def test_a_plan_is_kept_as_a_page_and_makes_no_plan_file(tmp_path: Path, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capture = checkout / "tests/hosts/debian12-cloud/probe.txt"
+    assert main(["plan", "--capture", str(capture), "--report", str(tmp_path / "x.html"), "--report", str(tmp_path / "x.json")]) == 3
+    text = Read((tmp_path / "x.html").read_text()).text
+    assert "docker/packages" in text
+    assert "Debian GNU/Linux 12 (bookworm)" in text
+    assert saved.read((tmp_path / "x.json").read_text(), "x")[1][0].status == "pending"
+    assert "docker/packages" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["x.pdf", "x", "missing/x.html", "."])
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_done(
+    name: str, doubles: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["setup", "gpu-7", "--report", str(tmp_path / name)]) == 2
+    assert "--report" in capsys.readouterr().err
+    assert doubles == []
+
+
+def test_a_report_that_could_not_be_written_in_the_end_hides_no_result(
+    doubles: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("provision.cli.reports.os.replace", full)
+    (tmp_path / "x.html").write_text("before")
+    assert main(["setup", "gpu-7", "gpu-8", "--report", str(tmp_path / "x.html")]) == 7
+    out, err = capsys.readouterr()
+    assert "No space left" in err
+    assert "2 hosts" in out
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.html", "before")]

@@ -33,7 +33,7 @@ def command(ctx: click.Context, *, files: tuple[str, ...], output: Output) -> in
     in several files is shown as the last of them has it. Without --format the name after -o decides.
     """
     from provision.cli.output import as_shown, check_out, look, write
-    from provision.cli.reports import FORMATS, text_of, write_whole
+    from provision.cli.reports import FORMATS, for_people, text_of, write_whole
     from provision.report.saved import merged, read
 
     check_out(output)
@@ -44,9 +44,7 @@ def command(ctx: click.Context, *, files: tuple[str, ...], output: Output) -> in
     if output.out:
         write_whole(text_of(kind, reports, about), output.out)
     elif kind == "text":
-        from provision.report.text import fleet_text
-
-        write(fleet_text(reports, look(output), verbose=output.verbose), output)
+        write(for_people(reports, about, look(output), verbose=output.verbose), output)
     else:
         write(as_shown("".join(text_of(kind, reports, about)), output), output)
     return 0

@@ -12,6 +12,7 @@ from provision.errors import UsageError
 
 if TYPE_CHECKING:
     from provision.model import HostReport
+    from provision.report.layout import Look
     from provision.results import About
 
 FORMATS = {".html": "html", ".htm": "html", ".json": "json", ".xml": "junit", ".prom": "prometheus", ".txt": "text"}
@@ -43,9 +44,16 @@ def text_of(kind: str, reports: Sequence[HostReport], about: About) -> Iterable[
         from provision.report.monitoring import prometheus
 
         return [prometheus(reports)]
+    return [for_people(reports, about), "\n"]
+
+
+def for_people(reports: Sequence[HostReport], about: About, look: Look | None = None, *, verbose: bool = False) -> str:
+    """The results as the command itself would print them."""
+    from provision.report.layout import PLAIN
+    from provision.report.statustext import status_text
     from provision.report.text import fleet_text
 
-    return [fleet_text(reports), "\n"]
+    return (status_text if about.command == "status" else fleet_text)(reports, look or PLAIN, verbose=verbose)
 
 
 def save(path: str, reports: Sequence[HostReport], about: About) -> None:
@@ -57,11 +65,11 @@ def write_whole(pieces: Iterable[str], path: str) -> None:
     """Text to a file, by way of a new one beside it: whoever reads it meanwhile sees the old one. Raises UsageError where it cannot be written."""
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
-    special = os.path.exists(target) and not stat.S_ISREG(os.stat(target).st_mode)
+    # A device, or a file in a folder that is not ours to change, is written as it stands.
+    special = os.path.exists(target) and not (stat.S_ISREG(os.stat(target).st_mode) and os.access(folder, os.W_OK))
     temporary = target if special else os.path.join(folder, f".{name}.{os.getpid()}")
     try:
-        # What one process writes may be read by those whom the umask lets, as with any report.
-        handle = os.open(temporary, os.O_WRONLY | os.O_CLOEXEC | (0 if special else os.O_CREAT | os.O_EXCL), 0o666)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CLOEXEC | (os.O_TRUNC if special else os.O_CREAT | os.O_EXCL), 0o666)
         with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
             for piece in pieces:
                 file.write(piece)

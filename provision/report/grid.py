@@ -22,7 +22,7 @@ WORDS = {
 }
 
 _OF_STEP = {
-    "preflight": "system", "system": "system", "proxy": "system", "storage": "system", "driver": "driver", "docker": "docker",
+    "preflight": "system", "system": "system", "proxy": "system", "storage": "system", "image": "system", "driver": "driver", "docker": "docker",
     "toolkit": "toolkit", "smoke": "smoke",
 }
 _OF_CHECK = {

@@ -34,7 +34,7 @@ MOST_CAUSES, MOST_VERSIONS = 30, 8
 _TICKS = re.compile("`([^`]{1,300})`")
 _NAMES = {"setup": "Setup", "apply": "Carrying out a plan", "verify": "Verification", "plan": "Plan", "status": "State"}
 _WORDS = {
-    "converged": "right already", "changed": "set up and proved", "verified": "proved", "pending": "pending", "unreachable": "unreachable",
+    "converged": "right", "changed": "set up and proved", "verified": "proved", "pending": "pending", "unreachable": "unreachable",
     "refused": "refused", "drifted": "not as reviewed", "drift": "drifted", "reboot": "needs a reboot", "unverified": "not proved",
     "unsupported": "not supported",
 }
@@ -215,7 +215,7 @@ def _cell(cell: grid.Cell, clean: Callable[[str], str]) -> dict[str, str]:
     if cell.state in ("ok", "changed", "skipped"):
         return {"state": cell.state, "text": text or word, "note": ""}
     if cell.state == "unknown":
-        return {"state": cell.state, "text": text, "note": ""}
+        return {"state": "none" if text else cell.state, "text": text, "note": ""}  # a version alone is no judgement
     return {"state": cell.state, "text": text or word, "note": word if text else ""}
 
 
@@ -223,7 +223,8 @@ def _run(report: HostReport, clean: Callable[[str], str]) -> dict[str, str]:
     run = report.last_run
     if run is None:
         return {"since": "", "when": "none" if report.exit_code != 4 else "", "note": ""}
-    return {"since": clean(run.since), "when": clean(run.since).replace("T", " ").replace("Z", "")[:16] or clean(run.id), "note": clean(run.state)}
+    day, _, clock = clean(run.since).partition("T")
+    return {"since": clean(run.since), "when": day or clean(run.id), "note": f"{clock[:5]} {clean(run.state)}".strip()}
 
 
 def _inside(report: HostReport, clean: Callable[[str], str], most: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def _one(report: HostReport, look: Look, verbose: bool) -> list[str]:
         return [host_report_text(report, look, verbose=verbose)]
     status = grid.shown(report)
     _, style = _SIGNS[grid.kind(status)]
-    out = hang(look.paint(f"{line(report.target)}: ", "bold"), f"{line(report.target)}: ", f"{_word(status)}; {report.message}", look, style)
+    out = hang(look.paint(f"{line(report.target)}: ", "bold"), f"{line(report.target)}: ", f"{_word(status)}{':' if report.before.problems else ';'} {report.message}", look, style)
     out += [*labelled("Do", report.fix, look)] if report.fix and report.exit_code else []
     drifted = [item for item in report.before.items if item.id in report.drift]
     out += _items("Drifted", drifted, "change", look)

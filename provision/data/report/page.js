@@ -56,29 +56,30 @@
     });
   });
 
+  const foldOf = new Map(bodies.map((body) => [body, body.querySelector("details")]));
   const open = (body, wish) => {
-    const more = body.rows[1], button = body.rows[0].querySelector("th button");
-    if (!more) return;
-    more.classList.toggle("open", wish);
-    more.querySelector("details").open = wish;
-    if (button) button.setAttribute("aria-expanded", String(wish));
+    const fold = foldOf.get(body);
+    if (!fold) return;
+    body.rows[1].classList.toggle("open", wish);
+    fold.open = wish;
+    body.rows[0].querySelector("th button").setAttribute("aria-expanded", String(wish));
   };
-  for (const body of bodies) {
-    if (!body.rows[1]) continue;
+  for (const [body, fold] of foldOf) {
+    if (!fold) continue;
     const name = body.rows[0].cells[0], button = document.createElement("button");
     button.type = "button";
-    button.setAttribute("aria-expanded", String(body.querySelector("details").open));
+    button.setAttribute("aria-expanded", String(fold.open));
     button.append(...name.childNodes);
     name.append(button);
     button.addEventListener("click", () => open(body, button.getAttribute("aria-expanded") !== "true"));
-    body.querySelector("details").addEventListener("toggle", (event) => button.setAttribute("aria-expanded", String(event.target.open)));
+    fold.addEventListener("toggle", () => button.setAttribute("aria-expanded", String(fold.open)));
   }
   document.getElementById("open").addEventListener("click", () => { for (const body of bodies) if (!body.hidden) open(body, true); });
   document.getElementById("close").addEventListener("click", () => { for (const body of bodies) open(body, false); });
   const visit = () => { const body = document.getElementById(location.hash.slice(1)); if (body && order.has(body)) { if (body.hidden) { box.value = ""; chips.forEach((chip) => chip.setAttribute("aria-pressed", "false")); filter(); } open(body, true); body.scrollIntoView({ block: "start" }); } };
   addEventListener("hashchange", visit);
   let unfolded = [];
-  addEventListener("beforeprint", () => { unfolded = bodies.filter((body) => body.rows[1] && body.querySelector("details:not([open])")); unfolded.forEach((body) => open(body, true)); });
+  addEventListener("beforeprint", () => { unfolded = bodies.filter((body) => foldOf.get(body) && !foldOf.get(body).open); unfolded.forEach((body) => open(body, true)); });
   addEventListener("afterprint", () => { unfolded.forEach((body) => open(body, false)); });
   document.getElementById("tools").hidden = bodies.length < 2;
   filter();
