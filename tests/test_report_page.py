@@ -20,7 +20,7 @@ from provision.cli import main
 from provision.errors import UsageError
 from provision.model import Check, HostReport, Plan
 from provision.report import grid, saved
-from provision.report.jsonout import error_json, many_json, plan_json, report_json, report_lines
+from provision.report.jsonout import error_json, many_json, plan_json, report_json, report_json_text
 from provision.report.page import FULL, page
 from provision.report.verdict import report_of_plan
 from tests import report_samples as samples
@@ -127,8 +127,8 @@ def test_what_was_printed_as_json_is_read_back_as_it_was() -> None:
 
 
 def test_a_fleet_s_json_in_pieces_is_the_same() -> None:
-    assert json.loads("".join(report_lines(EVERY, ABOUT))) == json.loads(json.dumps(report_json(EVERY, ABOUT)))
-    assert json.loads("".join(report_lines([], ABOUT)))["hosts"] == []
+    assert json.loads("".join(report_json_text(EVERY, ABOUT))) == json.loads(json.dumps(report_json(EVERY, ABOUT)))
+    assert json.loads("".join(report_json_text([], ABOUT)))["hosts"] == []
 
 
 UNSUPPORTED = replace(samples.UNSUPPORTED, problems=(replace(samples.UNSUPPORTED.problems[0], id="system/unsupported"),))
@@ -263,7 +263,7 @@ def results(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(("name", "begins"), [
-    ("x.html", "<!doctype html>"), ("x.xml", "<?xml"), ("x.prom", "# HELP mlhost_up"), ("x.json", '{"schema": 1, "command": "verify"'), ("x.txt", "root@gpu-7")
+    ("x.html", "<!doctype html>"), ("x.xml", "<?xml"), ("x.prom", "# HELP mlhost_up"), ("x.json", '{\n  "schema": 1,\n  "command": "verify"'), ("x.txt", "root@gpu-7")
 ])
 def test_kept_results_become_what_the_file_s_name_says(name: str, begins: str, results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", results, "-o", str(tmp_path / name)]) == 0
