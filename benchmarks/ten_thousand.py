@@ -104,6 +104,9 @@ def run(count: int, parallel: int, folder: Path) -> dict[str, Any]:
     sys.stderr = sys.__stderr__
     peak = _status_mb("VmHWM")
     report = json.loads(out.read_text())
+    began_page = time.process_time()
+    main(["report", str(out), "-o", str(folder / "page.html")])
+    page_cpu = time.process_time() - began_page
     return {
         "hosts": count,
         "exit_code": code,
@@ -112,19 +115,38 @@ def run(count: int, parallel: int, folder: Path) -> dict[str, Any]:
         "marks": marks,
         "cpu": ended - began,
         "report_mb": out.stat().st_size / 1e6,
+        "page_mb": (folder / "page.html").stat().st_size / 1e6,
+        "page_cpu": page_cpu,
         "peak_mb": peak,
     }
 
 
-def measured(count: int, parallel: int) -> dict[str, Any]:
-    """`run` in a process of its own."""
+def measured(count: int, parallel: int, browse: bool = False) -> dict[str, Any]:
+    """`run` in a process of its own; with `browse` a browser opens the page."""
     with tempfile.TemporaryDirectory(prefix="mlhost-bench-") as name:
         command = [sys.executable, "-m", "benchmarks.ten_thousand", "--one", name, "--hosts", str(count), "--parallel", str(parallel)]
         done = subprocess.run(command, env={**dict(mlhost_env()), "PATH": "/usr/bin:/bin", "HOME": name}, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise measure.Broken(f"{' '.join(command)}\n{done.stderr[-3000:]}")
         found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        return {**found, "browser": opened(Path(name) / "page.html") if browse else None}
+
+
+def opened(page: Path) -> dict[str, float] | None:
+    """Seconds until a headless Chromium has the page ready, and the hosts that it then shows; None where there is no browser."""
+    try:
+        from tests.browser import browser
+
+        with browser() as window:
+            began = time.monotonic()
+            window.open(page)
+            shown = window.js("return document.querySelectorAll('#grid > tbody').length")
+            return {"seconds": time.monotonic() - began, "hosts": float(shown)}
+    except BaseException as problem:  # pytest's skip is no Exception; a browser that is missing or does not start is no finding here
+        if isinstance(problem, (KeyboardInterrupt, SystemExit)):
+            raise
+        measure.progress(f"no browser: {problem}")
+    return None
 
 
 def growth(result: dict[str, Any]) -> dict[str, float]:
@@ -151,15 +173,16 @@ def main() -> int:
     results = []
     for count in sorted(arguments.hosts):
         measure.progress(f"{count} simulated hosts")
-        found = measured(count, arguments.parallel)
+        found = measured(count, arguments.parallel, browse=count == max(arguments.hosts))
         results.append({**found, **growth(found)})
-    head = ["hosts", "CPU s", "CPU ms a host", "early", "late", "KB a host", "peak MB", "report MB"]
+    head = ["hosts", "CPU s", "CPU ms a host", "early", "late", "KB a host", "peak MB", "report MB", "page MB", "page CPU s"]
     rows = [
         [
             str(one["hosts"]),
             f"{one['cpu']:.1f}",
             *(f"{value:.2f}" for value in (one["cpu"] / one["hosts"] * 1000, one["early_ms"], one["late_ms"])),
             *(f"{value:.0f}" for value in (one["kb"], one["peak_mb"], one["report_mb"])),
+            *(f"{value:.1f}" for value in (one["page_mb"], one["page_cpu"])),
         ]
         for one in results
     ]
@@ -174,7 +197,11 @@ def main() -> int:
 
 def _bars(one: dict[str, Any]) -> list[dict[str, Any]]:
     what = f"{one['hosts']} hosts"
+    window = one["browser"]
+    if window:
+        measure.progress(f"Chromium had the page ready after {window['seconds']:.1f} s")
     return [
+        *([measure.bar(f"{what}: shown by Chromium", window["hosts"], at_least=one["hosts"])] if window else []),
         measure.bar(f"{what}: of them as wanted, and in the report", one["converged"], at_least=one["hosts"]),
         measure.bar(f"{what}: CPU time of a late host in units of an early one", one["ratio"], at_most=LINEAR),
         measure.bar(f"{what}: KB kept for each", one["kb"], at_most=FLAT),
