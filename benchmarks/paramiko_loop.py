@@ -1,8 +1,9 @@
 """What the fleet benchmark holds mlhost to: the least that a program in Python can do on many hosts over SSH. Not part of mlhost.
 
-    python benchmarks/paramiko_loop.py KEY KNOWN_HOSTS THREADS SCRIPT ADDRESS...
+    python benchmarks/paramiko_loop.py KEY KNOWN_HOSTS THREADS SCRIPT ARGUMENT ADDRESS...
 
-On each address, in a pool of threads: paramiko's own client connects, runs `true` (where SCRIPT is -) or `sh -s` with a script, waits, hangs up.
+On each address, in a pool of threads: paramiko's own client connects, runs `true` (where SCRIPT is -) or
+`sh -s ARGUMENT` with a script, waits, hangs up. Exits with the worst exit code.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import paramiko
 
 
 def main() -> int:
-    key_file, known_hosts, threads, script, *addresses = sys.argv[1:]
+    key_file, known_hosts, threads, script, argument, *addresses = sys.argv[1:]
     key = paramiko.Ed25519Key.from_private_key_file(key_file)
     text = b"" if script == "-" else Path(script).read_bytes()
     known = paramiko.HostKeys(known_hosts)
@@ -25,7 +26,7 @@ def main() -> int:
         client._host_keys = known  # type: ignore[attr-defined] # read once for all, which is the fastest there is
         client.connect(address, username="root", pkey=key, allow_agent=False, look_for_keys=False)
         try:
-            stdin, out, _ = client.exec_command("sh -s" if text else "true")
+            stdin, out, _ = client.exec_command(f"sh -s -- {argument}" if text else "true")
             stdin.write(text)
             stdin.channel.shutdown_write()
             out.read()

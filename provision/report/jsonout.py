@@ -139,7 +139,8 @@ def _value(value: object) -> Any:
         return value
     if isinstance(value, bytes):
         return _summary(value)
-    names = _fields(type(value))  # type: ignore[arg-type]  # a class can be hashed
+    kind: Any = type(value)
+    names = _fields(kind)
     if names is not None:
         return {name: _value(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
