@@ -28,7 +28,7 @@ from tests.lab.server import FileServer
 from tests.lab.vm import VM
 from tests.program import CHECKOUT, environment, mlhost
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(4200)]
 
 SETTINGS = ("docker.source=distro", "preflight.root_free_gb=1", "preflight.docker_free_gb=1")
 TOKEN = "s3cr3t-of-the-report"
@@ -132,7 +132,7 @@ def born(apt_proxy: CachingProxy, tmp_path_factory: pytest.TempPathFactory) -> I
             vm.start()
             assert wait_until(lambda: any("/mlhost.pyz" in line for line in list(server.requests)), 1200), f"it has not begun\n{vm.console_text()[-4000:]}"
             vm.cut_power()
-            told = listener.wait(1800)
+            told = listener.wait(2400)
             assert told, f"it has not reported\n{vm.console_text()[-4000:]}"
             vm.wait()
             yield Born(vm, listener.heard, server.requests, folder / "alone")
