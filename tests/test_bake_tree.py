@@ -172,7 +172,7 @@ class TestATreeThatBecomesAnImage:
         assert tree.read("etc/machine-id") == ""
         assert {path.name for path in (tree.root / "etc/ssh").glob("ssh_host_*")} == before
         assert "SSH host keys" in ran.out, "the lab's tree has one already, and that is worth a word"
-        assert not [path for path in (tree.root / "var/lib/apt/lists").glob("*_*")]
+        assert not list((tree.root / "var/lib/apt/lists").glob("*_*"))
         assert not list((tree.root / "var/cache/apt").rglob("*.deb"))
         assert sorted(path.name for path in (tree.root / "var/lib/mlhost").iterdir()) == ["backup", "receipts"]
         assert not (tree.root / "usr/sbin/policy-rc.d").exists()
