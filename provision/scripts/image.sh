@@ -5,7 +5,7 @@ BEFORE=$STATE/image.before
 CACHES='/var/lib/apt/lists /var/cache/apt /var/cache/dnf /var/cache/libdnf5 /var/cache/yum /var/cache/tdnf /var/cache/zypp'
 
 own_files() { # what only one machine can have, as far as it is there
-    for own_file in /etc/machine-id /var/lib/dbus/machine-id /etc/ssh/ssh_host_*; do
+    for own_file in /etc/machine-id /var/lib/dbus/machine-id /etc/ssh/ssh_host_* /var/lib/dkms/mok.* /var/lib/shim-signed/mok/MOK.*; do
         if [ -e "$own_file" ] || [ -L "$own_file" ]; then printf '%s\n' "$own_file"; fi
     done
 }
