@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,8 @@ BOX = "mlhost-lab"
 NAMESPACE = "mlhostvagrant"
 QEMU_CONF = 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\ncgroup_controllers = []\nnamespaces = []\nstdio_handler = "file"\n'
 LIBVIRTD_CONF = 'auth_unix_ro = "none"\nauth_unix_rw = "none"\n'
-# $1 folder: libvirt's places become this land's own before libvirtd starts. It wants its user to exist, though it is told to use root.
+# $1 folder, $2 QEMU's modules or nothing: libvirt's places become this land's own before libvirtd starts. It wants its user to exist, though it is
+# told to use root; and a QEMU from a tree must not find the modules of this machine's.
 INIT = r"""
 set -eu
 folder=$1
@@ -43,7 +45,10 @@ for list in passwd group; do
     { cat "/etc/$list"; grep -q ^libvirt-qemu: "/etc/$list" || echo libvirt-qemu:x:64055:$([ "$list" = group ] || echo 64055::/nonexistent:/usr/sbin/nologin); } >"$folder/$list"
     mount --bind "$folder/$list" "/etc/$list"
 done
-exec libvirtd
+modules=/usr/lib/x86_64-linux-gnu/qemu
+if [ -n "$2" ] && [ -d "$modules" ]; then mount --bind "$2" "$modules"; fi
+libvirtd & # not process 1 itself: that must bury QEMUs that probed and ended, or libvirtd waits for each of them
+wait $!
 """
 # What QEMU 10 and newer know and libvirt asks for; the kernel is given, as the image has no boot loader.
 BOX_FILE = """\
@@ -121,10 +126,12 @@ class VagrantLand:
     def start(self) -> VagrantLand:
         self._own_network()
         tree.write(self.folder / "etc", {"qemu.conf": QEMU_CONF, "libvirtd.conf": LIBVIRTD_CONF})
+        where = find_qemu().where
+        modules = f"{where}/usr/lib/x86_64-linux-gnu/qemu" if where else ""
         command = ["nsenter", f"--net=/run/netns/{self.name}", "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "--kill-child"]
         with open(self.folder / "libvirtd.log", "ab") as log:
             self._daemon = subprocess.Popen(
-                [*command, "sh", "-c", INIT, "init", str(self.folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [*command, "sh", "-c", INIT, "init", str(self.folder), modules], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         remember(self.folder, self._daemon.pid)
         end = time.monotonic() + 120
@@ -198,9 +205,7 @@ class VagrantLand:
 
 def _wrapper(qemu: Qemu) -> str:
     """libvirt wants one program; the lab's QEMU may be one in a tree with libraries of its own."""
-    words = " ".join(f"'{word}'" for word in qemu.command("qemu-system-x86_64"))
-    modules = qemu.environment().get("QEMU_MODULE_DIR", "")
-    return f"#!/bin/sh\nQEMU_MODULE_DIR='{modules}' exec {words} \"$@\"\n"
+    return f"#!/bin/sh\nexec {shlex.join(qemu.command('qemu-system-x86_64'))} \"$@\"\n"
 
 
 def _checked(command: Sequence[str], environment: Optional[dict[str, str]] = None) -> None:
