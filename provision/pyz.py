@@ -48,7 +48,7 @@ if sys.version_info < ({OLDEST.replace(".", ", ")}):
 from provision.unpack import main
 main()
 """
-_OURS = (".py", ".sh", ".j2", ".toml", ".json", ".yaml", ".txt")
+_LEFT = (".pyc", ".pyo", ".orig", ".rej", ".swp", "~")
 _LICENCE = re.compile(r"[^/]+\.dist-info/(licenses/.+|(LICEN[CS]E|COPYING|NOTICE|AUTHORS)[^/]*)")
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})")
 _FIRST = 315532800  # 1980-01-01
@@ -116,11 +116,11 @@ def _members(wheels: Path) -> dict[str, bytes]:
 
 def _folder(folder: Path, name: str, without: Sequence[str] = ()) -> dict[str, bytes]:
     """The files that are part of mlhost below a folder; nothing that an editor or Python has left there."""
-    paths = (path for path in folder.rglob("*") if path.suffix in _OURS and path.is_file())
+    found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(_LEFT)}
     return {
-        f"{name}/{path.relative_to(folder).as_posix()}": path.read_bytes()
-        for path in paths
-        if path.relative_to(folder).parts[0] not in without and not any(part.startswith((".", "__pycache__")) for part in path.parts[len(folder.parts) :])
+        f"{name}/{inner.as_posix()}": path.read_bytes()
+        for inner, path in found.items()
+        if inner.parts[0] not in without and not any(part.startswith((".", "__pycache__")) for part in inner.parts)
     }
 
 

@@ -22,6 +22,8 @@ from tests.fresh import LAB, Fresh
 from tests.lab.keys import lab_keys
 from tests.lab.nshost import NsHost
 
+pytestmark = pytest.mark.timeout(1500)
+
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((ROOT / "examples/ci").glob("github-*.yml"))
 GITLAB = ROOT / "examples/ci/gitlab-ci.yml"

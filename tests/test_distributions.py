@@ -17,7 +17,7 @@ import pytest
 
 import provision
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PARTS = ("provision", "playbooks", "tests", "docs", "examples", "README.md", "Vagrantfile", "action.yml", "pyproject.toml", ".gitignore")
 

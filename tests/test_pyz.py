@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -23,6 +24,8 @@ from provision.errors import Failed, UsageError
 from tests.fresh import LAB, Fresh
 from tests.lab.fixtures import available
 from tests.lab.nshost import NsHost
+
+pytestmark = pytest.mark.timeout(1200)
 
 SUITES = {"bullseye": (3, 9), "bookworm": (3, 11), "trixie": (3, 13)}
 
@@ -61,6 +64,20 @@ class TestWhatIsPinned:
             if requirement.name in pyz.WANTED:
                 assert requirement.specifier.contains(have[canonicalize_name(requirement.name)]), requirement
         assert {canonicalize_name(name) for name in pyz.WANTED} <= set(have)
+
+    @pytest.mark.skipif(sys.version_info < (3, 10), reason="this Python does not say what its standard library is")
+    def test_is_all_that_mlhost_imports_but_for_other_machines(self, checkout: Path) -> None:
+        elsewhere = {"azure", "boto3", "botocore", "fabric", "invoke", "paramiko", "pytest", "typing_extensions"}
+        files = {"yaml": "pyyaml"}
+        imported: dict[str, str] = {}
+        for path in (checkout / "provision").rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                imported.update({name.partition(".")[0]: path.name for name in names})
+        ours = {*sys.stdlib_module_names, "provision", *elsewhere}
+        have = {canonicalize_name(name) for name in pyz.pinned()}
+        assert not {name: where for name, where in imported.items() if name not in ours and files.get(name, name) not in have}
 
     def test_a_wheel_that_is_not_the_pinned_one_is_not_taken(self, tmp_path: Path) -> None:
         name, (version, _) = next(iter(pyz.pinned().items()))
@@ -150,6 +167,7 @@ class TestTheSingleFile:
         for name in ("provision", "playbooks"):
             shutil.copytree(checkout / name, copy / name, copy_function=shutil.copyfile)  # new dates
         (copy / "provision/.editor.py").write_text("left over")
+        (copy / "provision/pyz.py~").write_text("left over")
         command = f"umask 077; TZ=Asia/Tokyo exec {sys.executable} -m provision.pyz --out {tmp_path}/again.pyz"
         subprocess.run(["sh", "-c", command], cwd=copy, check=True, capture_output=True)
         assert (tmp_path / "again.pyz").read_bytes() == single_file.read_bytes()
