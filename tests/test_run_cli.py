@@ -16,7 +16,7 @@ from tests.program import CHECKOUT, Ran
 DOCKER = """#!/bin/sh
 case "$1" in
 info) echo '{"ServerVersion": "29.7.2", "Runtimes": {"runc": {}}, "MemTotal": 8589934592, "InitCommit": {"ID": "de40ad0"}, "Architecture": "x86_64"}' ;;
-image) [ "$5" = missing ] && exit 1; echo '{"Id": "sha256:abcd", "Config": {"Env": ["PATH=/bin"]}}' ;;
+image) [ "$6" = missing ] && exit 1; echo '{"Id": "sha256:abcd", "Config": {"Env": ["PATH=/bin"]}}' ;;
 create) echo made ;;
 cp) exit 1 ;;
 run) for word in "$@"; do printf '[%s]\\n' "$word"; done; env | grep '^KEY=' ; exit "${DOUBLE_EXIT:-0}" ;;
@@ -146,7 +146,7 @@ REFUSED = {
     "no image": ((), "Which image"),
     "an option behind the image's place": (("--nope", "img"), "--nope"),
     "a blank in the image": (("a b",), "no image"),
-    "a volume that is none": (("-v", "data", "img"), "-v" if False else "HOST[:CONTAINER]"),
+    "a volume that is none": (("-v", "data", "img"), "HOST[:CONTAINER]"),
     "a variable that is none": (("-e", "1=x", "img"), "no name"),
     "an env file that is not there": (("--env-file", "/nope/env", "img"), "/nope/env"),
     "a GPU where there is none": (("--gpus", "all", "img"), "no NVIDIA GPU"),
