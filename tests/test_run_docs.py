@@ -16,10 +16,9 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 def commands(text: str) -> list[list[str]]:
     """What stands after `mlhost` in a page's code, word by word, up to where a shell would go on."""
-    found = []
-    for line in re.findall(r"(?:^|`|\| |; )mlhost ([^`|#&;>]*)", text, re.MULTILINE):
-        found.append(line.split())
-    return found
+    blocks = "\n".join(re.findall(r"^```sh.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).replace("\\|", "|"))
+    return [line.split() for line in re.findall(r"(?:^|[|;] |\")mlhost ([^|#&;>\n]*)", "\n".join([blocks, *spans]), re.MULTILINE)]
 
 
 @pytest.mark.parametrize("page", ["run.md", "from-curl-pipe.md", "pix2pix.md"])

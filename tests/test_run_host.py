@@ -27,7 +27,8 @@ from tests.program import CHECKOUT, Ran, environment
 pytestmark = pytest.mark.host
 
 UUIDS = ("GPU-7e57d0b1-0000-4000-8000-000000000000", "GPU-7e57d0b1-0000-4000-8000-000000000001")
-LONG = 60.0  # seconds that anything may take here; what is waited for takes one
+MLHOST = "[e]ntrypoint.*run small"  # for pgrep, which must not find the shell that calls it
+LONG = 120.0  # seconds that anything may take here; what is waited for takes one
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,19 @@ def run(host: NsHost, words: str, *, before: str = "", user: str = "admin", stdi
     """`mlhost run WORDS` in the user's project. Standard input is a pipe."""
     done = host.run(f"cd ~/proj && {before} mlhost run {words}", user=user, stdin=stdin, check=False)
     return Ran(done.code, done.out, done.err)
+
+
+def start(host: NsHost, script: str, words: str = "small sh script", before: str = "") -> None:
+    """`mlhost run` on a script in the background, as its own session; `code` has its exit code once it has ended. Waits until the script says `up`."""
+    host.run("cd ~/proj && rm -f up code signals seen stop log && cat > script", stdin=script)
+    host.run(f"cd ~/proj && {before} setsid -f sh -c 'mlhost run {words} >log 2>&1 </dev/null; echo $? >code' >/dev/null 2>&1 </dev/null")
+    until("the command runs", lambda: host.run("cat proj/up", check=False).out != "")
+
+
+def ended(host: NsHost) -> int:
+    """The exit code, once there is one."""
+    until("mlhost has ended", lambda: host.run("cat proj/code", check=False).out.strip() != "")
+    return int(host.run("cat proj/code").out)
 
 
 def containers(host: NsHost) -> str:
@@ -118,38 +132,31 @@ class TestHowItEnds:
         ran = run(host, "small sh -c 'cat; echo err >&2'", stdin="in\n")
         assert (ran.out, ran.err) == ("in\n", "err\n")
 
-    @pytest.mark.parametrize("number", ["INT", "TERM", "USR1"])
+    @pytest.mark.parametrize("number", ["INT", "TERM", "USR1", "HUP"])
     def test_a_signal_reaches_the_command_once(self, host: NsHost, number: str) -> None:
-        script = "trap 'echo got >> signals; exit 0' INT TERM USR1; echo up > up; while :; do sleep 0.1; done"
-        started = host.run(f"cd proj && rm -f up signals && (mlhost run small sh -c \"{script}\" >log 2>&1 </dev/null; echo $? > code) >/dev/null 2>&1 & echo started")
-        assert "started" in started.out
-        until("the command runs", lambda: host.run("cat proj/up", check=False).code == 0)
-        host.run(f"kill -{number} $(pgrep -u admin -f 'entrypoint.*run small')")
-        until("mlhost has ended", lambda: host.run("cat proj/code", check=False).out.strip() != "")
-        assert host.run("cat proj/signals proj/code").out.split() == ["got", "0"]
-        host.run("rm proj/code")
+        start(host, f"trap 'echo got >> signals' {number}\necho up > up\nuntil [ -e signals ]; do sleep 0.1; done\nsleep 0.5\nexit 11\n")
+        host.run(f"kill -{number} $(pgrep -u admin -f '{MLHOST}')")
+        assert ended(host) == 11
+        assert host.run("cat proj/signals").out == "got\n"
 
     def test_a_command_that_knows_no_signal_ends_by_it(self, host: NsHost) -> None:
-        host.run("cd proj && rm -f up code && (mlhost run small sh -c 'echo up > up; exec sleep 600' >log 2>&1 </dev/null; echo $? > code) >/dev/null 2>&1 &")
-        until("the command runs", lambda: host.run("cat proj/up", check=False).code == 0)
-        host.run("kill -TERM $(pgrep -u admin -f 'entrypoint.*run small')")
-        until("mlhost has ended", lambda: host.run("cat proj/code", check=False).out.strip() != "")
-        assert host.run("cat proj/code; rm proj/code").out == "143\n"
+        start(host, "echo up > up\nexec sleep 600\n")
+        host.run(f"kill -TERM $(pgrep -u admin -f '{MLHOST}')")
+        assert ended(host) == 143
         assert containers(host) == ""
 
-    @pytest.mark.parametrize("victim", ["entrypoint.*run small", "docker run --rm"])
+    @pytest.mark.parametrize("victim", ["[e]ntrypoint.*run small", "[d]ocker run --rm"])
     def test_killed_for_good_it_leaves_no_container_behind(self, host: NsHost, victim: str) -> None:
-        host.run("cd proj && rm -f up && (mlhost run small sh -c 'echo up > up; exec sleep 600' >log 2>&1 </dev/null) >/dev/null 2>&1 &")
-        until("the command runs", lambda: host.run("cat proj/up", check=False).code == 0)
+        start(host, "echo up > up\nexec sleep 600\n")
         assert "Up" in containers(host)
-        host.run(f"pkill -KILL -u admin -f '{victim}'")
+        host.run(f"kill -KILL $(pgrep -u admin -f '{victim}')")
         until("the container is gone", lambda: containers(host) == "")
-        until("the guard is gone", lambda: host.run("pgrep -u admin -f run_guard", check=False).code == 1)
+        until("the guard is gone", lambda: host.run("pgrep -u admin -f '[r]un_guard'", check=False).code == 1)
 
     def test_killed_before_the_container_is_there_it_leaves_none_either(self, host: NsHost) -> None:
         for delay in ("0.3", "0.6", "0.9"):
             host.run(f"cd proj && (mlhost run small sleep 600 >log 2>&1 </dev/null & echo $! > pid; wait) >/dev/null 2>&1 & sleep {delay}; kill -KILL $(cat proj/pid)")
-            until("the container is gone", lambda: host.run("pgrep -u admin -f 'run_guard|docker run --rm'", check=False).code == 1 and containers(host) == "")
+            until("the container is gone", lambda: host.run("pgrep -u admin -f '[r]un_guard|[d]ocker run --rm'", check=False).code == 1 and containers(host) == "")
 
 
 class TestATerminal:
@@ -216,15 +223,14 @@ class TestATerminal:
 class TestSecrets:
     def test_no_value_is_in_any_command_line(self, host: NsHost) -> None:
         host.run("printf 'FILE_KEY=in-file-s3cret\\n' > proj/.env; chmod 600 proj/.env")
-        script = "echo $NAMED $FILE_KEY > seen; while [ ! -e stop ]; do sleep 0.1; done"
-        host.run(f"cd proj && rm -f seen stop && (NAMED=by-name-s3cret mlhost run -e NAMED --env-file .env small sh -c '{script}' >log 2>&1 </dev/null) >/dev/null 2>&1 &")
-        until("the command runs", lambda: host.run("cat proj/seen", check=False).out.strip() != "")
-        lines = host.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '; touch proj/stop", user="root").out + host.run("touch proj/stop").out
-        assert "NAMED" in lines
+        start(host, "echo $NAMED $FILE_KEY > up\nuntil [ -e stop ]; do sleep 0.1; done\n", "-e NAMED --env-file .env small sh script", "NAMED=by-name-s3cret")
+        lines = host.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", user="root", check=False).out
+        seen = host.run("cat proj/up").out
+        host.run("touch proj/stop")
+        assert ended(host) == 0
+        assert "--env NAMED" in lines
         assert "s3cret" not in lines
-        assert host.run("cat proj/seen").out.split() == ["by-name-s3cret", "in-file-s3cret"]
-        until("it has ended", lambda: containers(host) == "")
-
+        assert seen.split() == ["by-name-s3cret", "in-file-s3cret"]
 
 class TestGpus:
     """nvidia-smi is a double: it tells which way the request took, never that a GPU works."""
