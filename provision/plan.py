@@ -24,6 +24,7 @@ from provision.steps import (
     network,
     preflight,
     repository,
+    rundefaults,
     smoke,
     storage,
     toolkit,
@@ -94,7 +95,7 @@ def _results(ctx: Context) -> list[Result]:
     restart = "; ".join(r.restart for r in (tool, net) if r.restart)
     configured = daemon.decide(ctx, engine, keys, restart)
     people = access.decide(ctx) if engine else Result()
-    before = [preflight.decide(ctx), net, disk, engine_result, driver_result, tool, configured, people]
+    before = [preflight.decide(ctx), net, disk, engine_result, driver_result, tool, configured, people, rundefaults.decide(ctx)]
     changing = tuple(i.id for r in before for i in r.items if i.state == CHANGE and i.kind in PROVED_KINDS)
     there = tool.decisions[toolkit.STEP].action in ("install", "keep") or bool(tool.daemon)
     return [*before, smoke.decide(ctx, engine, state, there, changing)]

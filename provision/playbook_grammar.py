@@ -83,6 +83,21 @@ def own_path(value: str) -> str:
     return clean
 
 
+def volume(value: str) -> str:
+    """A folder for containers: `/data`, `/data:ro`, `/data:/inside`, `/data:/inside:ro`."""
+    if not re.fullmatch(r"/[^:]*(:/[^:]*)?(:(ro|rw))?", text(value)):
+        raise Bad(f"is `{show(value)}`, which is no folder for a container", "Write `/data`, `/data:ro`, `/data:/inside` or `/data:/inside:ro`.")
+    return value
+
+
+def variable(value: str) -> str:
+    """The name of an environment variable."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", value):
+        name = value.partition("=")[0]
+        raise Bad(f"holds `{show(name)}…`, which is no variable's name", "Name the variable; its value is the caller's.")
+    return value
+
+
 def url(value: str) -> str:
     """An http or https URL without query, or "" for none; a trailing slash is dropped. The value is never repeated: it may hold a password."""
     if not value:

@@ -32,6 +32,8 @@ _KEYS: Mapping[str, Callable[[str], str]] = {
     "proxy.https": grammar.proxy_url,
     "proxy.no_proxy": grammar.no_proxy,
     "storage.disk": grammar.disk,
+    "run.volumes": grammar.volume,
+    "run.env": grammar.variable,
     "steps": grammar.filled,
 }
 _COUNTS: Mapping[str, Callable[[int], int]] = {

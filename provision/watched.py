@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from provision.spec import Spec
+from provision.spec import RunSpec, Spec
 
 # provision.steps.driver_install
 BLACKLIST = "/etc/modprobe.d/mlhost-nouveau.conf"
@@ -20,6 +20,8 @@ PERSISTENCED = "/etc/systemd/system/nvidia-persistenced.service"
 PROXY_APT = "/etc/apt/apt.conf.d/95mlhost-proxy"
 PROXY_DROP_IN = "/etc/systemd/system/docker.service.d/mlhost-proxy.conf"
 PROXY_ENVIRONMENT = "/etc/mlhost/docker-proxy.env"
+# provision.steps.rundefaults
+RUN_DEFAULTS = "/etc/mlhost/run.toml"
 
 
 # provision.steps.preflight: what official GPU images are recognised by; the same as `Catalog.image_paths`, which is not read that early.
@@ -43,6 +45,8 @@ def watched(spec: Spec, steps: Sequence[object] = ()) -> tuple[str, ...]:
     paths = [BLACKLIST, PREFERENCES, DEVICE_RULE, *DEVICE_RULES_OF_OTHERS, DKMS, PERSISTENCED, *IMAGES]
     if spec.proxy.http or spec.proxy.https:
         paths += [PROXY_APT, PROXY_DROP_IN, PROXY_ENVIRONMENT]
+    if spec.run != RunSpec():
+        paths.append(RUN_DEFAULTS)
     for step in steps:
         paths += getattr(step, "watch", ())
     return tuple(dict.fromkeys(paths))

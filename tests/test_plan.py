@@ -24,7 +24,20 @@ from provision.plan import digest, plan
 from provision.playbook import load
 from provision.report import jsonout, text
 from provision.report.verdict import plan_exit_code
-from provision.spec import DockerSpec, DriverSpec, Log, Mirror, Mirrors, Preflight, Proxy, SmokeSpec, Spec, Storage, ToolkitSpec
+from provision.spec import (
+    DockerSpec,
+    DriverSpec,
+    Log,
+    Mirror,
+    Mirrors,
+    Preflight,
+    Proxy,
+    RunSpec,
+    SmokeSpec,
+    Spec,
+    Storage,
+    ToolkitSpec,
+)
 from provision.watched import watched, watched_disks
 from tests import machines
 from tests.effects import after
@@ -314,6 +327,7 @@ def specs(draw: st.DrawFn) -> Spec:
         mirrors=Mirrors(mirror, mirror, mirror, draw(st.sampled_from([(), ("https://m.example",)]))),
         proxy=draw(st.sampled_from([Proxy(), Proxy("http://user:secret@proxy.example:3128", "", (".local",))])),
         storage=Storage(draw(st.sampled_from(["", "instance-store"]))),
+        run=RunSpec(draw(st.sampled_from(["host", "tree"]))),
         preflight=Preflight(repair=draw(mostly(True, False))),
     )
 

@@ -443,7 +443,7 @@ def taken() -> Iterator[tuple[str, str]]:
                "limits": "{nofile: 3}"}
     special = {
         "driver.branch": "580", "smoke.image": "ubuntu:24.04", "storage.disk": "/dev/vdb", "docker.users": "[alice]", "docker.beside": "[snap]",
-        "docker.insecure_registries": "['a:5000']", "mirrors.registry": "['https://hub.example']", "proxy.no_proxy": "[.example]", "steps": "[/srv/x.py]",
+        "docker.insecure_registries": "['a:5000']", "mirrors.registry": "['https://hub.example']", "proxy.no_proxy": "[.example]", "run.volumes": "['/data:ro']", "run.env": "[HF_TOKEN]", "steps": "[/srv/x.py]",
         "smoke.enabled": "false",
     }
     for setting in schema().values():

@@ -293,7 +293,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("values", [{"mount": "all"}, {"nope": "x"}, {"mount": 1}, {"volumes": "/data"}, {"env": ["A=1"]}, {"shm_size": "much"}, {"ipc": "x"}])
     def test_what_means_nothing_is_refused_with_its_place(self, values: dict[str, Any]) -> None:
-        with pytest.raises(UsageError, match="^run.toml: "):
+        with pytest.raises(UsageError, match=r"^run\.toml: "):
             settings([("run.toml", values)])
 
     @pytest.mark.parametrize(("text", "expected"), [

@@ -45,13 +45,13 @@ class Guard:
         argv = place.words(["sh", "-c", shipped("scripts/run/guard.sh"), "sh", name])
         if not isinstance(place, Here):
             # Through the wire, an end of input may also be the wire's: only a word of this side removes anything.
-            argv = ["sh", "-c", 'trap "" HUP INT QUIT TERM TSTP; { while IFS= read -r w; do echo "$w"; case $w in done|lost) exit;; esac; done; echo gone; } | "$@"', "sh", *argv]
+            argv = ["sh", "-c", 'trap "" HUP INT QUIT TERM TSTP; { while IFS= read -r w; do echo "$w"; case $w in done|lost|over) exit;; esac; done; echo gone; } | "$@"', "sh", *argv]
         self._process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/"
         )
 
     def tell(self, word: str) -> None:
-        """`pid N`, `done`, `lost`."""
+        """`pid N`; `done`: the container is gone; `over`: docker has ended; `lost`: it goes on without us."""
         assert self._process.stdin is not None  # noqa: S101 - narrows the type
         with contextlib.suppress(OSError):
             self._process.stdin.write(word.encode() + b"\n")
@@ -74,7 +74,7 @@ def run(place: Place, argv: Sequence[str], environment: Mapping[str, str], name:
     remote = not isinstance(place, Here)
     received = _Signals(keyboard)
     guard = Guard(place, name)  # before signals are blocked, which it and what it calls would inherit
-    ended = Ended(1, "", False)
+    ended, ran = Ended(1, "", False), False
     with received:
         try:
             process = subprocess.Popen(
@@ -97,12 +97,12 @@ def run(place: Place, argv: Sequence[str], environment: Mapping[str, str], name:
                         process.send_signal(number)
 
             received.wait(process, hand_on)
-            code = process.returncode
+            code, ran = process.returncode, True
             lost = remote and code == 255 and _LOST.search(tail.text()) is not None
             ended = Ended(code if code >= 0 else 128 - code, tail.text(), received.sent, lost)
         finally:
             # Docker's client can end before its container does: killed itself, or after three signals.
-            guard.end("done" if ended.code == 0 else "lost" if ended.lost else "")
+            guard.end("done" if ended.code == 0 else "lost" if ended.lost else "over" if ran else "")
     return ended
 
 

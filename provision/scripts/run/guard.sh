@@ -6,6 +6,9 @@ run_guard() {
         case $word in
             done) return 0 ;;
             lost) return 0 ;; # the connection to here broke: the container goes on
+            over) # docker has ended: what it left behind, if anything, is there by now
+                docker rm -f "$1" >/dev/null 2>&1
+                return 0 ;;
             gone) break ;;
             pid*) pid=${word#pid } ;;
         esac
