@@ -73,6 +73,8 @@ def _expression(pattern: str) -> str:
         elif sign == "[" and (end := pattern.find("]", place + 2)) > 0:
             out += pattern[place : end + 1]
             place = end
+        elif sign == "[":
+            raise re.error("a bracket is not closed")
         elif sign == "\\" and place + 1 < len(pattern):
             place += 1
             out += re.escape(pattern[place])

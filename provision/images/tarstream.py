@@ -94,8 +94,7 @@ class Scanner:
             self.ended = self._empty >= 2
             return
         self._empty = 0
-        stored = block[148:156].split(b"\0")[0].strip()
-        if not stored or int(stored, 8) != sum(block[:148]) + 8 * 32 + sum(block[156:]):
+        if number(block[148:156]) != sum(block[:148]) + 8 * 32 + sum(block[156:]):
             raise BadTar("This is no tar archive, or a damaged one: a header's checksum is wrong.", "Make the archive anew.")
         kind = chr(block[156]) if block[156] else "0"
         size = number(block[124:136])
@@ -114,7 +113,7 @@ class Scanner:
         link = block[157:257].split(b"\0")[0].decode("utf-8", "surrogateescape")
         full = self._pax.get("path") or self._long.get("L") or full
         link = self._pax.get("linkpath") or self._long.get("K") or link
-        size = int(self._pax["size"]) if "size" in self._pax else size
+        size = number(self._pax["size"].encode(), 10) if "size" in self._pax else size
         self._pax, self._long = {}, {}
         member = Member(full, 0 if kind in "123456" else size, kind, link)
         self.members += 1
@@ -136,15 +135,14 @@ class Scanner:
             self.kept[name] = content
 
 
-def number(field: bytes) -> int:
-    """A numeric field: octal digits, or GNU's base-256. Raises BadTar."""
-    if field[0] & 0x80:
+def number(field: bytes, base: int = 8) -> int:
+    """A numeric field: digits, or GNU's base-256. Raises BadTar."""
+    if field[:1] >= b"\x80" and base == 8:
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-    text = field.split(b"\0")[0].strip()
-    try:
-        return int(text or b"0", 8)
-    except ValueError:
-        raise BadTar("This is no tar archive, or a damaged one: a size is no number.", "Make the archive anew.") from None
+    text = field.split(b"\0")[0].strip() or b"0"
+    if not text.isdigit() or (base == 8 and (b"8" in text or b"9" in text)):
+        raise BadTar("This is no tar archive, or a damaged one: a number in a header is none.", "Make the archive anew.")
+    return int(text, base)
 
 
 def pax_records(content: bytes) -> dict[str, str]:

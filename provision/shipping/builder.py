@@ -121,7 +121,8 @@ def reproducible(wanted: Wanted, gauge: Gauge, check: bool = False) -> tuple[str
     finally:
         for name in temporary:
             with contextlib.suppress(Failed):
-                engine.call("image", "rm", "--no-prune", name)
+                # The fetched stage stays as a cache; what was built without one is of no more use to anybody.
+                engine.call("image", "rm", *(["--no-prune"] if name.startswith("mlhost-fetch:") else []), name)
 
 
 def _pull(stages: Sequence[Stage], gauge: Gauge) -> None:
