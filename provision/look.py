@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -23,6 +23,7 @@ from provision.watched import watched, watched_disks
 if TYPE_CHECKING:
     from provision.catalog import Catalog
     from provision.cudafit import ImageConfig
+    from provision.lockplan import Pinned
     from provision.model import Check, Facts, Plan, Reach
     from provision.plan import Step
     from provision.playbook import Loaded
@@ -45,7 +46,7 @@ class RunOptions:
     `timeout` bounds one stage, in seconds. `self_command` starts the same run again after a reboot of this machine. `offline` asks
     no source whether it can be reached. `first` is a look at the host that is under way already. `only` restricts the work to the items
     of these ids. `agreed` says of the first plan what is not as it was reviewed, one failed check each; nothing is carried out then.
-    `reboots` is entered while the host reboots, so that not all of a fleet do at once.
+    `pinned` is a lock that every host is held to. `reboots` is entered while the host reboots, so that not all of a fleet do at once.
     """
 
     yes: bool = False
@@ -59,8 +60,15 @@ class RunOptions:
     steps: Sequence[Step] = ()
     first: Looking | None = None
     only: tuple[str, ...] | None = None
+    pinned: Pinned | None = None
     agreed: Callable[[Transport, Plan], tuple[Check, ...]] | None = None
     reboots: AbstractContextManager[object] = field(default_factory=nullcontext)
+
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Packages that a host is asked about besides those it always is."""
+        return self.pinned.names if self.pinned else ()
 
 
 @lru_cache(maxsize=1)
@@ -96,17 +104,19 @@ class _Answer:
     result: RunResult
 
 
-def _ask(transport: Transport, spec: Spec, steps: Sequence[Step]) -> _Answer:
+def _ask(transport: Transport, spec: Spec, steps: Sequence[Step], packages: Iterable[str] = (), record: bool = False) -> _Answer:
     mark = os.urandom(8).hex()
-    args = probe_args(mark, asked_at=int(time.time()), paths=watched(spec, steps), disks=watched_disks(spec))
+    args = probe_args(
+        mark, asked_at=int(time.time()), paths=watched(spec, steps), disks=watched_disks(spec), packages=packages, record=record
+    )
     return _Answer(mark, transport.run(probe_script(), *args, sudo=True, timeout=PROBE_TIMEOUT, max_output=MAX_ANSWER))
 
 
 class Looking:
     """A probe that runs in the background from now on; until it is taken, the transport is not to be used for anything else."""
 
-    def __init__(self, transport: Transport, spec: Spec, steps: Sequence[Step] = ()) -> None:
-        self._ask: Callable[[], _Answer] = lambda: _ask(transport, spec, steps)
+    def __init__(self, transport: Transport, spec: Spec, steps: Sequence[Step] = (), packages: Iterable[str] = ()) -> None:
+        self._ask: Callable[[], _Answer] = lambda: _ask(transport, spec, steps, packages)
         self._answer: _Answer | None = None
         self._problem: BaseException | None = None
         self._thread: threading.Thread | None = threading.Thread(target=self._run, daemon=True)
@@ -130,14 +140,15 @@ class Looking:
 
 
 def observe(
-    transport: Transport, spec: Spec, steps: Sequence[Step] = (), first: Looking | None = None
+    transport: Transport, spec: Spec, steps: Sequence[Step] = (), first: Looking | None = None, packages: Iterable[str] = (), record: bool = False
 ) -> tuple[bytes, Facts]:
     """Run the probe: one connection, one command. Returns the raw capture and the facts. Raises ProbeFailed, Unreachable, SudoError kinds.
 
-    `first` is a look at the same host for the same spec that was begun before.
+    `first` is a look at the same host for the same spec that was begun before. `packages` are asked about besides those that always are; with
+    `record` the capture also holds all that dpkg knows and the keys of all package sources.
     """
     reading = _reading_ahead()
-    answer = (first.take() if first else None) or _ask(transport, spec, steps)
+    answer = (first.take() if first else None) or _ask(transport, spec, steps, packages, record)
     mark, result = answer.mark, answer.result
     reading.join()
     from provision.capture import split
@@ -150,12 +161,12 @@ def observe(
         raise ProbeFailed(f"{transport.name}: {error.message}{' It said: ' + said if said else ''}", error.fix) from None
 
 
-def capture_root(root: str, arch: str | None, spec: Spec) -> bytes:
-    """The raw capture of an unpacked system under `root`; no command of this machine's system answers for it."""
+def capture_root(root: str, arch: str | None, spec: Spec, record: bool = False) -> bytes:
+    """The raw capture of an unpacked system under `root`; no command of this machine's system answers for it. `record` is as for `observe`."""
     from provision.transport.local import LocalTransport
 
     mark = os.urandom(8).hex()
-    args = probe_args(mark, root=root, arch=arch or os.uname().machine, paths=watched(spec), disks=watched_disks(spec))
+    args = probe_args(mark, root=root, arch=arch or os.uname().machine, paths=watched(spec), disks=watched_disks(spec), record=record)
     with LocalTransport() as here:
         return here.run(probe_script(), *args, timeout=PROBE_TIMEOUT, max_output=MAX_ANSWER).out
 
@@ -174,16 +185,16 @@ def plan_of(
 ) -> tuple[Facts, Plan]:
     """Look at the host and decide. Where something is to be fetched, the host is asked whether it can reach the sources, and the plan made with that."""
     progress.stage(transport.name, "looking")
-    _, facts = observe(transport, loaded.spec, options.steps, options.first)
+    _, facts = observe(transport, loaded.spec, options.steps, options.first, options.names)
     return decide(transport, facts, loaded.spec, catalog, options, progress)
 
 
 def decide(
     transport: Transport, facts: Facts, spec: Spec, catalog: Catalog, options: RunOptions, progress: Progress
 ) -> tuple[Facts, Plan]:
-    from provision.plan import plan, restricted
+    from provision.plan import restricted
 
-    decided = plan(facts, spec, catalog, options.steps)
+    decided = made(facts, spec, catalog, options)
     if options.only is not None:
         return facts, restricted(decided, options.only)
     # Twice at most: a source that cannot be reached may make way for another.
@@ -194,9 +205,44 @@ def decide(
         progress.stage(transport.name, "asking for the package sources")
         answers = ask_reach(transport, spec, [("head", url) for url in unasked])
         facts = replace(facts, reach={**facts.reach, **answers})
-        decided = plan(facts, spec, catalog, options.steps)
+        decided = made(facts, spec, catalog, options)
     image = None if options.offline else ask_image(transport, facts, spec, decided, progress)
-    return facts, plan(facts, spec, catalog, options.steps, image) if image else decided
+    decided = made(facts, spec, catalog, options, image) if image else decided
+    if options.pinned and not options.offline and not decided.problems:
+        from provision.aptask import offered
+
+        progress.stage(transport.name, "asking for the locked packages")
+        found = offered(transport, facts, spec, decided, catalog, options)
+        decided = made(facts, spec, catalog, options, image, found) if found is not None else decided
+    return facts, decided
+
+
+def made(
+    facts: Facts, spec: Spec, catalog: Catalog, options: RunOptions, image: ImageConfig | None = None,
+    offered: Mapping[str, Mapping[str, str]] | None = None,
+) -> Plan:
+    """The plan for a host, held to a lock where there is one. `image` and `offered` are as for `provision.lockplan.held`."""
+    from provision.plan import plan
+
+    if options.pinned is None:
+        return plan(facts, spec, catalog, options.steps, image)
+    from provision.lockplan import held
+
+    return held(options.pinned, facts, spec, catalog, options.steps, image, offered)
+
+
+def with_keys(decided: Plan, spec: Spec, options: RunOptions, transport: Transport | None) -> Plan:
+    """The plan with its signing keys: from the cache, the network, or (with a transport) from the host."""
+    from provision import keys
+
+    def host(urls: tuple[str, ...]) -> Mapping[str, bytes]:
+        if transport is None:
+            return {}
+        return {
+            url: answer.content for url, answer in ask_reach(transport, spec, [("get", url) for url in urls]).items() if answer.ok
+        }
+
+    return keys.gather(decided, options.cache, host)
 
 
 def ask_image(transport: Transport, facts: Facts, spec: Spec, decided: Plan, progress: Progress) -> ImageConfig | None:
@@ -237,6 +283,6 @@ def plan_from_capture(raw: bytes, loaded: Loaded, catalog: Catalog, steps: Seque
     return facts, plan(facts, loaded.spec, catalog, steps)
 
 
-def facts_of(transport: Transport, spec: Spec, catalog: Catalog) -> tuple[bytes, Facts]:
-    """The raw capture of a host and its facts."""
-    return observe(transport, spec)
+def facts_of(transport: Transport, spec: Spec, catalog: Catalog, record: bool = False) -> tuple[bytes, Facts]:
+    """The raw capture of a host and its facts; `record` is as for `observe`."""
+    return observe(transport, spec, record=record)

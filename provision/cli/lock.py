@@ -1,0 +1,168 @@
+"""`mlhost lock`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from provision.cli.options import (
+    Connection,
+    Fleet,
+    Output,
+    Playbook,
+    connection_options,
+    fleet_options,
+    playbook_options,
+    targets_argument,
+)
+from provision.errors import UsageError
+
+if TYPE_CHECKING:
+    from provision.catalog import Catalog
+    from provision.cli.hosts import Work
+    from provision.locking import Resolved, System
+    from provision.lockplan import Pinned
+    from provision.playbook import Loaded
+    from provision.transport import Transport
+
+
+@click.command(epilog="""
+\b
+Examples:
+  mlhost lock                                     this machine, into mlhost.lock
+  mlhost lock -i fleet.yaml -o fleet.lock         a class for every kind of host there
+  mlhost lock --capture gpu-7.txt --capture cpu.txt
+  mlhost setup --locked fleet.lock -i fleet.yaml  every host gets exactly that, or is told why not
+
+\b
+A capture is made by `mlhost facts --format raw --packages` on such a host.
+
+\b
+Exit codes: 0 the lock was written, 1 a host cannot be locked, 2 wrong usage or playbook, 4 unreachable,
+5 unsupported. Nothing is written unless all of it could be.
+""")
+@targets_argument
+@playbook_options
+@click.option("--capture", "captures", multiple=True, metavar="FILE", help="Lock the kind of host that this was captured on, asking this machine's apt. Repeatable.")
+@click.option("-o", "--out", default="mlhost.lock", show_default=True, metavar="FILE", help="Where to write the lock (`-`: standard output).")
+@fleet_options
+@connection_options
+@click.option("--no-color", is_flag=True, help="Plain text (also: the environment variable NO_COLOR).")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    targets: tuple[str, ...],
+    desired: Playbook,
+    captures: tuple[str, ...],
+    connection: Connection,
+    fleet: Fleet,
+    out: str,
+    no_color: bool,
+) -> int:
+    """Write down what the playbook comes to on hosts: exact package versions with hashes, keys, kernels, image digests.
+
+    Each host's own apt is asked, with package sources and lists in a temporary folder: nothing on the host is changed. Hosts of one kind
+    (distribution, version, architecture, GPUs) share a class in the lock. The file is text, made to be kept in git and compared.
+    """
+    from provision.lockfile import classified, dump
+
+    found = resolved(ctx, targets, desired, captures, connection, fleet, Output("text", None, False, no_color))
+    lock = classified(each.kind for _, each in found)
+    text = dump(lock, header(ctx))
+    if out == "-":
+        sys.stdout.write(text)
+        return 0
+    write(text, out)
+    click.echo(f"{out}: " + "; ".join(f"{name} ({len(kind.packages)} packages)" for name, kind in lock.classes.items()))
+    return 0
+
+
+def header(ctx: click.Context) -> tuple[str, ...]:
+    """The comment at the head of a lock: how it was made, without anything that differs from day to day."""
+    from provision import __version__
+    from provision.report.sanitize import line, redact
+
+    return (f"Made by mlhost {__version__}: mlhost {ctx.info_name} {line(redact(' '.join(said())))}", "Use it: mlhost setup --locked FILE. Do not edit versions by hand; make it again.")
+
+
+def said() -> list[str]:
+    """The words of this command line after the command's name."""
+    return sys.argv[2:]
+
+
+def write(text: str, path: str) -> None:
+    """The lock's file. Raises UsageError where it cannot be written."""
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.", "Name another file with --out.") from None
+
+
+def resolved(
+    ctx: click.Context, targets: tuple[str, ...], desired: Playbook, captures: tuple[str, ...], connection: Connection, fleet: Fleet, output: Output,
+    elsewhere: bool = False, pinned: Pinned | None = None,
+) -> list[tuple[System, Resolved]]:
+    """What the playbook comes to on each host or capture. `elsewhere`, `pinned`: this machine's apt is asked for hosts too; an older lock is kept to.
+
+    Raises what the first host that failed did.
+    """
+    hosts = fleet.choose(ctx, targets, connection) if targets or fleet.inventory or fleet.limit or not captures else ()
+    loaded = desired.load()
+    steps = desired.steps(loaded)
+
+    from provision.catalog import load as load_catalog
+    from provision.cli.trees import capture_bytes
+    from provision.locking import resolve, system
+    from provision.look import RunOptions
+
+    catalog, options = load_catalog(), RunOptions()
+    found = []
+    for capture in captures:
+        seen = system(capture, capture_bytes(None, None, capture, loaded), loaded, steps)
+        found.append((seen, resolve(seen, catalog, options, True, within(pinned, seen))))
+    if hosts or not captures:
+        from provision.cli.hosts import on_each
+
+        wanted = desired.for_each(ctx, hosts, loaded, steps)
+        results = on_each(hosts, connection, output, lambda name: _work(catalog, options, wanted(name)[0], elsewhere, pinned))
+        for result in results:
+            if result.error is not None:
+                raise result.error
+            if result.value is not None:
+                found.append(result.value)
+    return found
+
+
+def within(pinned: Pinned | None, seen: System):  # type: ignore[no-untyped-def]
+    """The class of an older lock that a system belongs to; None where there is no lock. Raises Refused for a system that is in none."""
+    from dataclasses import replace
+
+    from provision.errors import Refused
+    from provision.model import Problem
+
+    if pinned is None:
+        return None
+    kind = replace(pinned, playbook=seen.loaded.digest).of(seen.facts)
+    if isinstance(kind, Problem):
+        raise Refused(f"{seen.name}: {kind.message}", kind.fix)
+    return kind[1]
+
+
+def _work(catalog: Catalog, options: object, loaded: Loaded, elsewhere: bool, pinned: Pinned | None) -> Work[tuple[System, Resolved]]:
+    from provision.locking import resolve, system
+    from provision.look import RunOptions, observe
+
+    assert isinstance(options, RunOptions)  # noqa: S101 - narrows the type
+
+    def work(transport: Transport, progress: object, _ask: object) -> tuple[System, Resolved]:
+        progress.stage(transport.name, "looking")  # type: ignore[attr-defined]
+        raw, _ = observe(transport, loaded.spec, (), None, (), True)
+        seen = system(transport.name, raw, loaded, (), transport)
+        progress.stage(transport.name, "asking for packages")  # type: ignore[attr-defined]
+        return seen, resolve(seen, catalog, options, elsewhere, within(pinned, seen))
+
+    return work
