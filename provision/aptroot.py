@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from provision import openpgp
 from provision.actions import AptRepository, Packages
 from provision.capture import split
 from provision.errors import Failed
@@ -160,11 +159,6 @@ def show(names: Iterable[str]) -> Sh:
     return Sh(f"aptroot_show {join(sorted(set(names)))}")
 
 
-def fetch(packages: Mapping[str, str]) -> Sh:
-    """The call that fetches these packages, name -> version, into the folder `debs`."""
-    return Sh(f"aptroot_fetch {join(f'{name}={version}' for name, version in sorted(packages.items()))}")
-
-
 def answer(out: bytes, mark: str, where: str) -> Mapping[str, Section]:
     """The sections of the script's answer. Raises Failed where there is no apt or the lists could not be had; `where` names the machine that was asked."""
     sections = split(out, mark)
@@ -218,11 +212,3 @@ def _telling(text: str) -> str:
         if said:
             return re.sub(r"\s+", " ", said)[:300].rstrip(".")
     return rows[-1].strip()[:300] if rows else "it said nothing"
-
-
-def fingerprints(material: bytes) -> tuple[str, ...]:
-    """The fingerprints of a key file; () for what is none."""
-    try:
-        return openpgp.fingerprints(material)
-    except ValueError:
-        return ()

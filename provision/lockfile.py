@@ -19,6 +19,7 @@ MAX_BYTES = 8 << 20
 _AGAIN = "Make the lock again with `mlhost lock`."
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*(:[a-z0-9-]+)?")
+_URI = re.compile(r"(https?|ftp|file)://?[!-~]+")
 _VERSION = re.compile(r"[A-Za-z0-9.+:~-]+")
 
 
@@ -26,7 +27,7 @@ _VERSION = re.compile(r"[A-Za-z0-9.+:~-]+")
 class LockedPackage:
     """A package at one version. `sha256` and `size` (bytes) are those of its file, "" and 0 where it was installed and no source offers that version.
 
-    `asked`: the plan itself names it; the others are what it depends on.
+    `asked`: the plan itself names it; the others are what it depends on. `uri` is where the file was offered, without any password.
     """
 
     version: str
@@ -34,6 +35,7 @@ class LockedPackage:
     sha256: str = ""
     size: int = 0
     asked: bool = False
+    uri: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,10 @@ def _package(name: str, value: object, where: str) -> LockedPackage:
         raise UsageError(f"{where}: {sha256[:80]!r} is no SHA-256 hash.", _AGAIN)
     if not isinstance(size, int) or isinstance(size, bool) or size < 0 or not isinstance(asked, bool):
         raise UsageError(f"{where}: size is a number of bytes and asked is true or false.", _AGAIN)
-    return LockedPackage(version, arch, sha256, size, asked)
+    uri = _text(parts.get("uri", ""), f"{where}.uri")
+    if uri and not _URI.fullmatch(uri):
+        raise UsageError(f"{where}: {uri[:80]!r} is no address to fetch from.", _AGAIN)
+    return LockedPackage(version, arch, sha256, size, asked, uri)
 
 
 def _fields(value: object, kind: type, where: str) -> Mapping[str, Any]:

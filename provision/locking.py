@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from provision.actions import Packages
 from provision.aptask import ask
 from provision.capture import split
 from provision.errors import Failed, Refused, Unsupported
-from provision.lockfile import HostClass, Lock, LockedPackage, LockedRepository, system_of
-from provision.lockplan import DRIVER, Pinned, held
+from provision.lockfile import HostClass, LockedPackage, LockedRepository, system_of
+from provision.lockplan import DRIVER
 from provision.look import RunOptions, with_keys
 from provision.model import CHANGE, REFUSED, Facts, Plan
 from provision.plan import plan
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from provision.playbook import Loaded
     from provision.transport import Transport
 
+_PASSWORD = re.compile(r"//[^/@]*@")
 NO_RECORD = "`mlhost facts --format raw --packages` makes one that has it; without --packages it has not."
 
 
@@ -61,14 +63,14 @@ def system(name: str, raw: bytes, loaded: Loaded, steps: Sequence[Any] = (), tra
     return System(name, replace(facts, asked_at=None, locks=(), cloud_init=""), record.text, loaded, steps, transport)
 
 
-def resolve(seen: System, catalog: Catalog, options: RunOptions, elsewhere: bool = False, within: HostClass | None = None) -> Resolved:
+def resolve(seen: System, catalog: Catalog, options: RunOptions, elsewhere: bool = False) -> Resolved:
     """What the playbook comes to on a system.
 
     Its own apt is asked where there is a transport, in a folder that goes again, unless `elsewhere`: then this machine's, as for a mere capture.
-    `within` is a kind of an older lock to keep to. Raises Refused for a system that the playbook cannot be carried out on, Failed where apt cannot
+    Raises Refused for a system that the playbook cannot be carried out on, Failed where apt cannot
     be asked or says no.
     """
-    decided = _decided(seen, catalog, within)
+    decided = _decided(seen, catalog)
     ready = with_keys(decided, seen.loaded.spec, options, seen.transport)
     names = _kept(seen.facts, decided, catalog)
     wishes = aptroot.wishes(ready)
@@ -80,7 +82,7 @@ def resolve(seen: System, catalog: Catalog, options: RunOptions, elsewhere: bool
     fetched = aptroot.transactions(sections, seen.name)
     there = {(o.name, o.version): o for o in aptroot.offers(sections)}
     asked = {p.name for i in ready.items if i.state == CHANGE and isinstance(i.action, Packages) for p in i.action.install}
-    packages = {o.name: LockedPackage(o.version, o.arch, o.sha256, o.size, o.name in asked) for o in fetched}
+    packages = {o.name: LockedPackage(o.version, o.arch, o.sha256, o.size, o.name in asked, _PASSWORD.sub("//", o.uri)) for o in fetched}
     for name in names:
         have = seen.facts.installed(name)
         if name not in packages:
@@ -89,13 +91,8 @@ def resolve(seen: System, catalog: Catalog, options: RunOptions, elsewhere: bool
     return Resolved(_kind(seen, decided, packages), fetched, ready)
 
 
-def _decided(seen: System, catalog: Catalog, within: HostClass | None) -> Plan:
-    spec, digest = seen.loaded.spec, seen.loaded.digest
-    if within is not None:
-        pinned = Pinned(Lock({"": replace(within, playbook=digest)}), digest, "the lock")
-        decided = held(pinned, seen.facts, spec, catalog, seen.steps)
-    else:
-        decided = plan(seen.facts, spec, catalog, seen.steps)
+def _decided(seen: System, catalog: Catalog) -> Plan:
+    decided = plan(seen.facts, seen.loaded.spec, catalog, seen.steps)
     # whether the host is ready at this moment (its disk, its clock, its locks) changes nothing about what the playbook comes to
     problem = next((p for p in decided.problems if not p.id.startswith("preflight/") or p.id == "preflight/root"), None)
     if problem is not None:

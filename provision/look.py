@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from provision.errors import ProbeFailed
 from provision.probe import probe_args, probe_script
@@ -39,6 +39,14 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlhost" / "keys"
 
 
+class Bringing(Protocol):
+    """Files that hosts are set up from; see `provision.bundled.Bundle`."""
+
+    def lay(self, transport: Transport, plan: Plan, told: Callable[[str], None]) -> None: ...
+
+    def clear(self, transport: Transport) -> None: ...
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """What the user allows. `reboot`: ask, allow, never. `ask` puts a question to the user; None where nobody is there to answer.
@@ -46,7 +54,8 @@ class RunOptions:
     `timeout` bounds one stage, in seconds. `self_command` starts the same run again after a reboot of this machine. `offline` asks
     no source whether it can be reached. `first` is a look at the host that is under way already. `only` restricts the work to the items
     of these ids. `agreed` says of the first plan what is not as it was reviewed, one failed check each; nothing is carried out then.
-    `pinned` is a lock that every host is held to. `reboots` is entered while the host reboots, so that not all of a fleet do at once.
+    `pinned` is a lock that every host is held to; `bundle` what its packages come from without a
+    network. `reboots` is entered while the host reboots, so that not all of a fleet do at once.
     """
 
     yes: bool = False
@@ -61,6 +70,7 @@ class RunOptions:
     first: Looking | None = None
     only: tuple[str, ...] | None = None
     pinned: Pinned | None = None
+    bundle: Bringing | None = None
     agreed: Callable[[Transport, Plan], tuple[Check, ...]] | None = None
     reboots: AbstractContextManager[object] = field(default_factory=nullcontext)
 
@@ -273,14 +283,15 @@ def image_config(transport: Transport, facts: Facts, spec: Spec, name: str) -> I
         return ImageConfig(name, error=error.message)
 
 
-def plan_from_capture(raw: bytes, loaded: Loaded, catalog: Catalog, steps: Sequence[Step] = ()) -> tuple[Facts, Plan]:
+def plan_from_capture(
+    raw: bytes, loaded: Loaded, catalog: Catalog, steps: Sequence[Step] = (), pinned: Pinned | None = None
+) -> tuple[Facts, Plan]:
     """Decide from a capture alone; no host is asked anything."""
     from provision.capture import split
     from provision.facts import parse
-    from provision.plan import plan
 
     facts = parse(split(raw))
-    return facts, plan(facts, loaded.spec, catalog, steps)
+    return facts, made(facts, loaded.spec, catalog, RunOptions(steps=steps, pinned=pinned))
 
 
 def facts_of(transport: Transport, spec: Spec, catalog: Catalog, record: bool = False) -> tuple[bytes, Facts]:

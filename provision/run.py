@@ -165,6 +165,8 @@ class Work:
                 self.before = None
                 continue
             if not decided.changes:
+                if self.options.bundle and self.carried:
+                    self.options.bundle.clear(self.transport)
                 return self.report("changed" if any(o.state == "changed" for o in self.outcomes) else "converged")
             if self.run_ids and not any(o.state in ("changed", "ok") for o in self.outcomes):
                 break
@@ -216,6 +218,10 @@ class Work:
         began = time.monotonic()
         ready = with_keys(decided, self.spec, self.options, self.transport)
         self.clock.add("keys", began)
+        if self.options.bundle:
+            began = time.monotonic()
+            self.options.bundle.lay(self.transport, ready, lambda text: self.progress.stage(self.transport.name, text))
+            self.clock.add("bundle", began)
         self.setup_id = self.setup_id or os.environ.get(CONTINUES, "") or new_run_id()
         run_id = stage_id(self.setup_id, self.stages)
         self.stages += 1

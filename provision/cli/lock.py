@@ -20,11 +20,15 @@ from provision.cli.options import (
 from provision.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from provision.catalog import Catalog
-    from provision.cli.hosts import Work
+    from provision.cli.hosts import Ask, Work
     from provision.locking import Resolved, System
-    from provision.lockplan import Pinned
+    from provision.look import RunOptions
+    from provision.plan import Step
     from provision.playbook import Loaded
+    from provision.progress import Progress
     from provision.transport import Transport
 
 
@@ -104,9 +108,9 @@ def write(text: str, path: str) -> None:
 
 def resolved(
     ctx: click.Context, targets: tuple[str, ...], desired: Playbook, captures: tuple[str, ...], connection: Connection, fleet: Fleet, output: Output,
-    elsewhere: bool = False, pinned: Pinned | None = None,
+    elsewhere: bool = False,
 ) -> list[tuple[System, Resolved]]:
-    """What the playbook comes to on each host or capture. `elsewhere`, `pinned`: this machine's apt is asked for hosts too; an older lock is kept to.
+    """What the playbook comes to on each host or capture. `elsewhere`: this machine's apt is asked for hosts too.
 
     Raises what the first host that failed did.
     """
@@ -123,12 +127,12 @@ def resolved(
     found = []
     for capture in captures:
         seen = system(capture, capture_bytes(None, None, capture, loaded), loaded, steps)
-        found.append((seen, resolve(seen, catalog, options, True, within(pinned, seen))))
+        found.append((seen, resolve(seen, catalog, options)))
     if hosts or not captures:
         from provision.cli.hosts import on_each
 
         wanted = desired.for_each(ctx, hosts, loaded, steps)
-        results = on_each(hosts, connection, output, lambda name: _work(catalog, options, wanted(name)[0], elsewhere, pinned))
+        results = on_each(hosts, connection, output, lambda name: _work(catalog, options, *wanted(name), elsewhere))
         for result in results:
             if result.error is not None:
                 raise result.error
@@ -137,32 +141,15 @@ def resolved(
     return found
 
 
-def within(pinned: Pinned | None, seen: System):  # type: ignore[no-untyped-def]
-    """The class of an older lock that a system belongs to; None where there is no lock. Raises Refused for a system that is in none."""
-    from dataclasses import replace
-
-    from provision.errors import Refused
-    from provision.model import Problem
-
-    if pinned is None:
-        return None
-    kind = replace(pinned, playbook=seen.loaded.digest).of(seen.facts)
-    if isinstance(kind, Problem):
-        raise Refused(f"{seen.name}: {kind.message}", kind.fix)
-    return kind[1]
-
-
-def _work(catalog: Catalog, options: object, loaded: Loaded, elsewhere: bool, pinned: Pinned | None) -> Work[tuple[System, Resolved]]:
+def _work(catalog: Catalog, options: RunOptions, loaded: Loaded, steps: Sequence[Step], elsewhere: bool) -> Work[tuple[System, Resolved]]:
     from provision.locking import resolve, system
-    from provision.look import RunOptions, observe
+    from provision.look import observe
 
-    assert isinstance(options, RunOptions)  # noqa: S101 - narrows the type
-
-    def work(transport: Transport, progress: object, _ask: object) -> tuple[System, Resolved]:
-        progress.stage(transport.name, "looking")  # type: ignore[attr-defined]
-        raw, _ = observe(transport, loaded.spec, (), None, (), True)
-        seen = system(transport.name, raw, loaded, (), transport)
-        progress.stage(transport.name, "asking for packages")  # type: ignore[attr-defined]
-        return seen, resolve(seen, catalog, options, elsewhere, within(pinned, seen))
+    def work(transport: Transport, progress: Progress, _ask: Ask | None) -> tuple[System, Resolved]:
+        progress.stage(transport.name, "looking")
+        raw, _ = observe(transport, loaded.spec, steps, record=True)
+        seen = system(transport.name, raw, loaded, steps, transport)
+        progress.stage(transport.name, "asking for packages")
+        return seen, resolve(seen, catalog, options, elsewhere)
 
     return work

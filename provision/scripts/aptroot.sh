@@ -34,7 +34,7 @@ aptroot_begin() { # MARK FOLDER ARCHITECTURE STATUS: FOLDER "" is a new one, whi
         trap 'rm -rf "$APTROOT"' EXIT
     fi
     for aptroot_folder in etc/apt/apt.conf.d etc/apt/preferences.d etc/apt/sources.list.d etc/apt/trusted.gpg.d var/lib/apt/lists/partial \
-        var/cache/apt/archives/partial var/log/apt debs/partial keys; do
+        var/cache/apt/archives/partial var/log/apt var/cache/debs/partial keys; do
         mkdir -p "$APTROOT/$aptroot_folder" || return 1
     done
     # a proxy's address may hold a password
@@ -46,7 +46,7 @@ Dir "$APTROOT/";
 Dir::State::status "${4:-$APTROOT/status}";
 Dir::Etc::netrc "/etc/apt/auth.conf";
 Dir::Etc::netrcparts "/etc/apt/auth.conf.d";
-Dir::Cache::archives "$APTROOT/debs/";
+Dir::Cache::archives "$APTROOT/var/cache/debs/";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 APT::Architecture "$3";
@@ -85,10 +85,4 @@ aptroot_show() { # NAME...: every version of these that the sources offer
         /^[^ ]/ { keep = $1 ~ /^(Package|Source|Version|Architecture|Multi-Arch|Essential|Important|Protected|Priority|Section|Installed-Size|Maintainer|Depends|Pre-Depends|Recommends|Suggests|Conflicts|Breaks|Replaces|Provides|Enhances|Filename|Size|SHA256):$/ }
         keep || /^$/' "$APTROOT/out" >"$APTROOT/shown"
     aptroot_frame show 0 "$APTROOT/shown"
-}
-
-aptroot_fetch() { # NAME=VERSION...: these packages' files into the folder debs; apt compares their hashes with the signed lists
-    aptroot_rc=0
-    (cd "$APTROOT/debs" && apt-get -y -q download "$@") >"$APTROOT/out" 2>&1 || aptroot_rc=$?
-    aptroot_frame fetch "$aptroot_rc" "$APTROOT/out"
 }
