@@ -75,7 +75,7 @@ def command(
 
     found = resolved(ctx, targets, desired, captures, connection, fleet, Output("text", None, False, no_color))
     lock = classified(each.kind for _, each in found)
-    text = dump(lock, header(ctx))
+    text = dump(lock, header(desired))
     if out == "-":
         sys.stdout.write(text)
         return 0
@@ -84,23 +84,24 @@ def command(
     return 0
 
 
-def header(ctx: click.Context) -> tuple[str, ...]:
-    """The comment at the head of a lock: how it was made, without anything that differs from day to day."""
+def header(desired: Playbook) -> tuple[str, ...]:
+    """The comment at the head of a lock: of which desired state it is, without anything that differs from day to day."""
+    import shlex
+
     from provision import __version__
     from provision.report.sanitize import line, redact
 
-    return (f"Made by mlhost {__version__}: mlhost {ctx.info_name} {line(redact(' '.join(said())))}", "Use it: mlhost setup --locked FILE. Do not edit versions by hand; make it again.")
-
-
-def said() -> list[str]:
-    """The words of this command line after the command's name."""
-    return sys.argv[2:]
+    words = ["-p", desired.playbook, *(word for value in desired.sets for word in ("--set", value))]
+    return (
+        f"Made by `mlhost lock` {__version__}. Do not edit versions by hand; make it again.",
+        f"Use it: mlhost setup --locked FILE {line(redact(' '.join(map(shlex.quote, words))), 4000)}",
+    )
 
 
 def write(text: str, path: str) -> None:
     """The lock's file. Raises UsageError where it cannot be written."""
     try:
-        with open(path, "w", encoding="ascii") as file:
+        with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}.", "Name another file with --out.") from None
