@@ -149,8 +149,3 @@ def files_of(manifest: Manifest, name: str) -> tuple[tuple[str, str], ...]:
 def identity(manifest_text: bytes) -> str:
     """A bundle's short name, by what is in it."""
     return hashlib.sha256(manifest_text).hexdigest()[:16]
-
-
-def packages_in(files: Sequence[str]) -> frozenset[str]:
-    """The names of the packages among files on the host."""
-    return frozenset(path.rpartition("/")[2].partition("_")[0] for path in files if path.endswith(".deb"))

@@ -140,6 +140,7 @@ def held(
     if offered is not None:
         problems += _gone(facts, locked, items, offered, pinned.where)
     if bundled is not None:
+        problems += _lacking(items, bundled, pinned.where)
         items = _from_bundle(items, bundled)
         decided = replace(decided, urls=())
     beside = [d for d in skew(facts, locked) if not d.want.asked]
@@ -251,6 +252,16 @@ def _from_bundle(items: Sequence[Item], bundled: Bundled) -> list[Item]:
         state: dict[str, object] = {"folder": bundled.folder, "key": bundled.key}
         kept.append(Item("bundle/repository", "bundle", "bundle-repository", CHANGE, "packages come from the bundle, not from the network", state, {}, action, phase=SOURCES - 3))
     return _sorted([*kept, *_images(bundled)])
+
+
+def _lacking(items: Iterable[Item], bundled: Bundled, where: str) -> list[Problem]:
+    """What is to be installed and did not come along, because it was on the host that the bundle was made for."""
+    there = {path.rpartition("/")[2].partition("_")[0] for path, _ in bundled.files if path.endswith(".deb")}
+    wanted = {p.name for i in items if i.state == CHANGE and isinstance(i.action, Packages) for p in i.action.install}
+    if wanted <= there:
+        return []
+    message = f"{', '.join(sorted(wanted - there))} would have to be installed, and {where} does not have it: it was on the host already that it was made for."
+    return [Problem("bundle/packages", message, "Make the bundle for a host that is as bare as the barest one (`--capture`; several may be given).")]
 
 
 def _images(bundled: Bundled) -> list[Item]:
