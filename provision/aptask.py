@@ -35,7 +35,7 @@ def ask(
     status = None if transport is not None else record
     text = aptroot.script(facts, ready, deb_arch, mark, calls, status=status, folder=folder, here=transport is not None)
     if transport is not None:
-        return aptroot.answer(transport.run(text, timeout=TIMEOUT).out, mark, name)
+        return aptroot.answer(transport.run(text, sudo=True, timeout=TIMEOUT).out, mark, name)
     with LocalTransport() as here:
         return aptroot.answer(here.run(text, timeout=TIMEOUT).out, mark, "This machine")
 

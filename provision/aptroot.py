@@ -117,6 +117,7 @@ def script(
     for name, content in used.items():
         lines.append(_file(f"keys/{name}", content))
     if here:
+        lines.append(Sh('cp -R /etc/apt/preferences /etc/apt/preferences.d "$APTROOT/etc/apt/" 2>/dev/null'))
         lines.append(Sh('[ ! -d /etc/apt/trusted.gpg.d ] || cp /etc/apt/trusted.gpg.d/* "$APTROOT/etc/apt/trusted.gpg.d/" 2>/dev/null'))
     else:
         for path, content in facts.keyrings.items():

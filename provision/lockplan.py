@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from provision import debversion
-from provision.actions import AptRepository, BundleImages, BundleRepository, Package, Packages, Pin
+from provision.actions import AptRepository, BundleImages, BundleRepository, Package, Packages, Pin, Runfile
 from provision.catalog import Catalog
 from provision.cudafit import ImageConfig
 from provision.lockfile import HostClass, Lock, LockedPackage, system_of
@@ -140,7 +140,7 @@ def held(
     if offered is not None:
         problems += _gone(facts, locked, items, offered, pinned.where)
     if bundled is not None:
-        problems += _lacking(items, bundled, pinned.where)
+        problems += [*_lacking(items, bundled, pinned.where), *_fetched(items)]
         items = _from_bundle(items, bundled)
         decided = replace(decided, urls=())
     beside = [d for d in skew(facts, locked) if not d.want.asked]
@@ -262,6 +262,14 @@ def _lacking(items: Iterable[Item], bundled: Bundled, where: str) -> list[Proble
         return []
     message = f"{', '.join(sorted(wanted - there))} would have to be installed, and {where} does not have it: it was on the host already that it was made for."
     return [Problem("bundle/packages", message, "Make the bundle for a host that is as bare as the barest one (`--capture`; several may be given).")]
+
+
+def _fetched(items: Iterable[Item]) -> list[Problem]:
+    """What a host would fetch by itself, from no repository."""
+    if not any(i.state == CHANGE and isinstance(i.action, Runfile) for i in items):
+        return []
+    message = "The driver of this host comes from NVIDIA's installer, which the host fetches itself; a bundle brings packages and images alone."
+    return [Problem("bundle/runfile", message, "Install the driver by hand first, or take it from packages (`driver.source`).")]
 
 
 def _images(bundled: Bundled) -> list[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -76,7 +77,8 @@ def send(transport: Transport, archive: BinaryIO, folder: str, told: Callable[[s
 
 def remove(transport: Transport, folder: str) -> None:
     """Take a bundle's files off the host again; that it cannot be is no error."""
-    transport.run(_REMOVE, folder, sudo=True, timeout=300)
+    with contextlib.suppress(WireError):
+        transport.run(_REMOVE, folder, sudo=True, timeout=300)
 
 
 def _append(transport: Transport, folder: str, piece: bytes, at: int, words: tuple[str, str]) -> int | None:

@@ -273,7 +273,7 @@ def test_with_a_bundle_nothing_is_asked_of_the_network() -> None:
 
 # ---------------------------------------------------------------- apt's answers
 
-ANSWER = """\
+ANSWER = f"""\
 @@m1 probe 0
 
 @@m1 update 0
@@ -281,15 +281,15 @@ Hit:1 http://archive.invalid trixie InRelease
 
 @@m1 uris:0 0
 The following NEW packages will be installed:
-'https://download.docker.com/a/docker-ce_29.7.2-1%7edebian.13%7etrixie_amd64.deb' docker-ce_5%3a29.7.2-1~debian.13~trixie_amd64.deb 17 SHA256:{sha}
-'http://archive.invalid/tini_0.19.0-3%2bb8_amd64.deb' tini_0.19.0-3+b8_amd64.deb 280384 SHA256:{sha}
+'https://download.docker.com/a/docker-ce_29.7.2-1%7edebian.13%7etrixie_amd64.deb' docker-ce_5%3a29.7.2-1~debian.13~trixie_amd64.deb 17 SHA256:{SHA}
+'http://archive.invalid/tini_0.19.0-3%2bb8_amd64.deb' tini_0.19.0-3+b8_amd64.deb 280384 SHA256:{SHA}
 
 @@m1 show 0
 Package: tini
 Version: 0.19.0-3+b8
 Architecture: amd64
 Size: 280384
-SHA256: {sha}
+SHA256: {SHA}
 
 Package: tini
 Status: install ok installed
@@ -297,7 +297,7 @@ Version: 0.18
 
 @@m1 end 0
 
-""".format(sha=SHA)
+"""
 
 
 def test_what_apt_would_fetch_is_read_with_its_hashes() -> None:

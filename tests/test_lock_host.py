@@ -5,16 +5,22 @@ Docker's doubles hold the distribution's real engine. The hosts of the bundle kn
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.fresh import Fresh
+from tests.lab.gpus import TWO_A10G, show_on_pci
 from tests.lab.nshost import NsHost
 from tests.program import CHECKOUT, Ran, environment, mlhost
+from tests.test_setup_host import install_driver_by_hand
 
 pytestmark = pytest.mark.host
 
@@ -115,9 +121,29 @@ class TestALockedHost:
             assert package["sha256"] == before["packages"][name]["sha256"]
 
 
+def saved_image(path: Path) -> Path:
+    """An image with one file in it, in the form in which `docker save` writes them."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("empty"))
+    digest = hashlib.sha256(layer.getvalue()).hexdigest()
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}).encode()
+    manifest = json.dumps([{"Config": "config.json", "RepoTags": ["lab/plain:1"], "Layers": ["layer.tar"]}]).encode()
+    with tarfile.open(path, "w") as archive:
+        for name, content in (("config.json", config), ("layer.tar", layer.getvalue()), ("manifest.json", manifest)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
 @pytest.fixture(scope="module")
 def lonely(fresh: Fresh) -> NsHost:
-    return fresh.host(apt=False)
+    """A host with GPUs and a driver (doubles), which knows no way to any package source."""
+    host = fresh.host(apt=False)
+    host.run("sh -s", user="root", stdin=show_on_pci(TWO_A10G))
+    install_driver_by_hand(host, fresh)
+    return host
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +152,8 @@ def bundle(lonely: NsHost, settings: list[str], tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("bundle")
     capture = mlhost("facts", lonely, "--format", "raw", "--packages", "--out", str(folder / "capture"))
     assert capture.code == 0, str(capture)
-    ran = here("bundle", *sets(settings), "--capture", str(folder / "capture"), "-o", str(folder / "hosts.bundle"))
+    image = saved_image(folder / "plain.tar")
+    ran = here("bundle", *sets(settings), "--capture", str(folder / "capture"), "--image", str(image), "-o", str(folder / "hosts.bundle"))
     assert ran.code == 0, str(ran)
     return folder / "hosts.bundle", ran.out.split("sha256: ")[1].strip()
 
@@ -139,12 +166,15 @@ class TestAHostWithoutAnyPackageSource:
         assert ran.code == 1, str(ran)
         assert "is not the bundle you mean" in ran.err
 
-    def test_it_is_set_up_and_proved_from_the_bundle(self, lonely: NsHost, bundle: tuple[Path, str], settings: list[str]) -> None:
+    def test_it_is_set_up_and_proved_from_the_bundle(self, lonely: NsHost, bundle: tuple[Path, str], settings: list[str], fresh: Fresh) -> None:
+        asked = len(fresh.server.requests)
         sources = lonely.run("cat /etc/apt/sources.list.d/*", user="root").out
         ran = mlhost("setup", lonely, "--bundle", str(bundle[0]), "--bundle-sha256", bundle[1], settings=settings)
         assert ran.code == 0, str(ran)
         assert "set up and proved" in ran.out
-        assert lonely.run("dpkg-query -W -f '${db:Status-Status}' docker-ce").out == "installed"
+        assert lonely.run("dpkg-query -W -f '${db:Status-Status} ' docker-ce nvidia-container-toolkit").out == "installed installed "
+        assert lonely.run("docker image inspect -f '{{.Os}}' lab/plain:1", user="root").out == "linux\n"
+        assert fresh.server.requests[asked:] == [], "the vendors were asked nothing"
         assert lonely.run("cat /etc/apt/sources.list.d/*", user="root").out == sources
         assert lonely.run("ls /var/lib/mlhost/bundle", user="root", check=False).code != 0, "its files are gone again"
 

@@ -16,6 +16,7 @@ from provision.cli.options import (
     connection_options,
     fleet_options,
     playbook_options,
+    show_tracebacks,
     targets_argument,
 )
 from provision.errors import UsageError
@@ -26,7 +27,7 @@ from provision.errors import UsageError
 Examples:
   mlhost bundle -o gpu-hosts.bundle root@gpu-7            all that a host like gpu-7 lacks
   mlhost bundle --capture gpu-7.txt --capture cpu.txt     for hosts that cannot be reached from here
-  mlhost bundle --locked fleet.lock -o fleet.bundle       exactly what is in a lock
+  mlhost bundle --lock fleet.lock -o fleet.bundle         exactly what is in a lock
   mlhost bundle --image nvcr.io/nvidia/pytorch:25.10-py3 --sign ~/.ssh/id_ed25519 --capture gpu-7.txt
   mlhost setup --bundle gpu-hosts.bundle --bundle-sha256 HASH gpu-9     without any network there
 
@@ -40,12 +41,13 @@ Exit codes: 0 the bundle was written, 1 failed, 2 wrong usage or playbook, 4 unr
 @targets_argument
 @playbook_options
 @click.option("--capture", "captures", multiple=True, metavar="FILE", help="For hosts like the one this was captured on. Repeatable.")
-@click.option("--locked", metavar="FILE", help="Everything in this lock, at exactly its versions; then no host and no capture is needed.")
+@click.option("--lock", "locked", metavar="FILE", help="Everything in this lock, at exactly its versions; then no host and no capture is needed.")
 @click.option("--image", "images", multiple=True, metavar="IMAGE|FILE", help="A container image to bring along, pulled here or saved by `docker save`. Repeatable.")
 @click.option("--sign", metavar="KEY", help="Sign it with this SSH private key, for `mlhost setup --verify-key`.")
 @click.option("-o", "--out", default="mlhost.bundle", show_default=True, metavar="FILE", help="Where to write the bundle.")
 @fleet_options
 @connection_options
+@click.option("--debug", is_flag=True, expose_value=False, callback=show_tracebacks, help="Show a traceback with an error.")
 @click.option("--no-color", is_flag=True, help="Plain text (also: the environment variable NO_COLOR).")
 @click.pass_context
 def command(
@@ -72,10 +74,10 @@ def command(
 
     if sign and not os.path.isfile(sign):
         raise UsageError(f"--sign {sign} is no file.", "Name an SSH private key.")
-    held = read_lock(locked)
+    held = read_lock(locked, "--lock")
     if held is not None:
         if targets or captures or fleet.inventory:
-            raise UsageError("--locked says already what is wanted for which hosts.", "Leave out the hosts and captures, or --locked.")
+            raise UsageError("--lock says already what is wanted for which hosts.", "Leave out the hosts and captures, or --lock.")
         lock = held.lock
     else:
         from provision.cli.lock import resolved

@@ -15,6 +15,7 @@ from provision.cli.options import (
     connection_options,
     fleet_options,
     playbook_options,
+    show_tracebacks,
     targets_argument,
 )
 from provision.errors import UsageError
@@ -53,6 +54,7 @@ Exit codes: 0 the lock was written, 1 a host cannot be locked, 2 wrong usage or 
 @click.option("-o", "--out", default="mlhost.lock", show_default=True, metavar="FILE", help="Where to write the lock (`-`: standard output).")
 @fleet_options
 @connection_options
+@click.option("--debug", is_flag=True, expose_value=False, callback=show_tracebacks, help="Show a traceback with an error.")
 @click.option("--no-color", is_flag=True, help="Plain text (also: the environment variable NO_COLOR).")
 @click.pass_context
 def command(

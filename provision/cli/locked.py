@@ -84,7 +84,7 @@ def held_options(function: F) -> F:
     ])
 
 
-def read_lock(path: str | None) -> Held | None:
+def read_lock(path: str | None, option: str = "--locked") -> Held | None:
     """The lock in a file, None for None. Raises UsageError for what cannot be read or is none."""
     if path is None:
         return None
@@ -94,5 +94,5 @@ def read_lock(path: str | None) -> Held | None:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"--locked {path} cannot be read: {error.strerror}.", "Name a file that `mlhost lock` wrote.") from None
+        raise UsageError(f"{option} {path} cannot be read: {error.strerror}.", "Name a file that `mlhost lock` wrote.") from None
     return Held(load(content, path), path)
