@@ -63,8 +63,11 @@ def send(transport: Transport, archive: BinaryIO, folder: str, told: Callable[[s
     digest, size = _digest(archive)
     words = (folder, digest)
     at = _have(transport, words)
+    tenth = -1
     while at is not None and at < size:
-        told(f"sending the bundle: {at * 100 // size} % of {size / 1e6:.0f} MB")
+        if at * 10 // size > tenth:
+            tenth = at * 10 // size
+            told(f"sending the bundle: {tenth * 10} % of {size / 1e6:.0f} MB")
         archive.seek(at)
         piece = archive.read(PIECE)
         at = _append(transport, folder, piece, at, words)
