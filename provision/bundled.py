@@ -8,6 +8,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,8 @@ class Bundle:
     path: str
     manifest: Manifest
     folder: str
-    sizes: dict[str, int] = field(default_factory=dict)
+    _packed: dict[tuple[tuple[str, str], ...], BinaryIO] = field(default_factory=dict, repr=False, compare=False)
+    _packing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,9 +54,14 @@ class Bundle:
         wanted = self._wanted(plan)
         if not wanted:
             return
-        with tempfile.TemporaryFile() as archive:
-            self._pack(wanted, cast(BinaryIO, archive))
-            upload.send(transport, cast(BinaryIO, archive), self.folder, told)
+        key = tuple(sorted(wanted.items()))
+        with self._packing:  # hosts of one kind share one file, however many are at work
+            if key not in self._packed:
+                archive = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - it has no name, and goes with this process
+                self._pack(wanted, archive)
+                archive.flush()
+                self._packed[key] = archive
+        upload.send(transport, cast(BinaryIO, _Reader(self._packed[key].fileno())), self.folder, told)
 
     def clear(self, transport: Transport) -> None:
         """Take it off the host."""
@@ -92,6 +99,22 @@ class Bundle:
                 archive.addfile(made, cast("io.BufferedReader", reader))
                 if reader.digest.hexdigest() != expected.sha256:
                     raise _damaged(self.path, member)
+
+
+class _Reader:
+    """An open file with a place of its own in it."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle, self._at = handle, 0
+
+    def seek(self, at: int) -> int:
+        self._at = at
+        return at
+
+    def read(self, size: int) -> bytes:
+        content = os.pread(self._handle, size, self._at)
+        self._at += len(content)
+        return content
 
 
 class _Hashing:

@@ -155,8 +155,16 @@ def load(content: bytes, where: str) -> Lock:
 
     if len(content) > MAX_BYTES:
         raise UsageError(f"{where} is too big to be a lock ({len(content)} bytes).", _AGAIN)
+    class Plain(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
+        """Without anchors and what refers to them, which could make much of little."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("it refers to an anchor, which no lock does")
+            return super().compose_node(parent, index)
+
     try:
-        document = yaml.safe_load(content.decode("utf-8"))
+        document = yaml.load(content.decode("utf-8"), Plain)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UsageError(f"{where} is no lock: {' '.join(str(error).split())[:200]}.", _AGAIN) from None
     if not isinstance(document, dict) or "mlhost_lock" not in document:

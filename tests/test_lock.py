@@ -133,6 +133,7 @@ def test_the_schema_describes_a_lock() -> None:
         ("docker-ce:\n", "-oDir=/:\n", "no package"),
         ("uri: https://download.docker.com/x.deb", "uri: '-o x'", "no address"),
         ("classes:", "classes: []\nmore:", "no class"),
+        ("classes:", "a: &a {b: c}\nd: {<<: [*a, *a]}\nclasses:", "refers to an anchor"),
     ],
 )
 def test_what_is_wrong_in_a_lock_is_named(old: str, new: str, said: str) -> None:
