@@ -58,10 +58,20 @@ class Bundle:
         with self._packing:  # hosts of one kind share one file, however many are at work
             if key not in self._packed:
                 archive = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - it has no name, and goes with this process
-                self._pack(wanted, archive)
-                archive.flush()
+                try:
+                    self._pack(wanted, archive)
+                    archive.flush()
+                except BaseException:
+                    archive.close()
+                    raise
                 self._packed[key] = archive
         upload.send(transport, cast(BinaryIO, _Reader(self._packed[key].fileno())), self.folder, told)
+
+    def close(self) -> None:
+        """Forget what was packed for hosts."""
+        for archive in self._packed.values():
+            archive.close()
+        self._packed.clear()
 
     def clear(self, transport: Transport) -> None:
         """Take it off the host."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import subprocess
@@ -160,6 +161,17 @@ def test_a_changed_manifest_has_no_signature_any_more(made: tuple[Path, str, Loc
     changed = spoilt(made, tmp_path, "manifest.json", lambda text: text.replace(b'"mlhost', b'"Mlhost', 1) if text.startswith(b"{") else text)
     with pytest.raises(Refused, match="its signature is not one of"):
         open_bundle(str(changed), None, signed_by(made, "maker"))
+
+
+def test_what_the_plan_needs_is_laid_where_the_script_looks_for_it(made: tuple[Path, str, Lock], tmp_path: Path) -> None:
+    bundle = open_bundle(str(made[0]), made[1])
+    plan = the_plan(bundle)
+    for host in ("one", "other"):
+        replace(bundle, folder=str(tmp_path / host)).lay(Unprivileged(), plan)
+        for path, sha256 in next(i.action.files for i in plan.items if isinstance(i.action, BundleRepository)):
+            content = (tmp_path / host / "files" / path).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == sha256
+    bundle.close()
 
 
 @pytest.mark.parametrize("change", [lambda text: text[:-1] + b"x", lambda text: text + b"x"], ids=["other content", "longer"])

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from provision.catalog import Catalog
     from provision.cli.fleet import Result
     from provision.cli.hosts import Ask
-    from provision.model import Facts, HostReport, Plan
     from provision.look import RunOptions
+    from provision.model import Facts, HostReport, Plan
     from provision.playbook import Loaded
     from provision.progress import Progress
     from provision.savedplan import SavedHost

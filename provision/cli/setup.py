@@ -27,6 +27,7 @@ from provision.cli.options import (
     playbook_options,
     targets_argument,
 )
+from provision.errors import UsageError
 
 if TYPE_CHECKING:
     from provision.model import HostReport
@@ -97,6 +98,8 @@ def command(
     """
     image = Image(root, arch, for_gpu)
     image.check((targets, fleet.inventory, fleet.limit, pacing.retry_failed))
+    if root is not None and chosen.words():
+        raise UsageError("--root makes an image, which is not held to a lock or a bundle.", "Leave out --locked and --bundle.")
     if root is not None:
         from provision.cli import bake
 
