@@ -69,9 +69,19 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """The one version that a package may come in, and the SHA-256 of its file."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Packages:
     """Packages to be installed, and packages to be removed (never purged), in one transaction that removes nothing that is not named.
 
+    With `pins` nothing is fetched but these files, where one of these packages is; so far with apt alone.
     What follows is for rpm alone: `modules` are streams of dnf modules (`nvidia-driver:580-open`) that are reset and enabled first, and put back
     if the transaction fails; `allow_erasing` lets the manager look for solutions that remove packages, of which still only those in `remove` may
     go (without it they are looked for where `remove` names an installed one); `disable_repositories` are ids left out of this transaction.
@@ -84,6 +94,25 @@ class Packages:
     modules: tuple[str, ...] = ()
     allow_erasing: bool = False
     disable_repositories: tuple[str, ...] = ()
+    pins: tuple[Pin, ...] = ()
+
+
+@dataclass(frozen=True)
+class BundleRepository:
+    """From here on packages come from the signed repository in `folder` on the host, and from nowhere else.
+
+    `files` are (path in the folder, SHA-256), all of which are compared first. The system's own package sources stay as they are.
+    """
+
+    folder: str
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class BundleImages:
+    """Container images loaded from files that `docker save` wrote: (absolute path, reference, SHA-256 of the file)."""
+
+    images: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -242,6 +271,8 @@ Action = Union[
     AptRepository,
     RpmRepository,
     Packages,
+    BundleRepository,
+    BundleImages,
     Hold,
     File,
     JsonMerge,

@@ -26,6 +26,7 @@ def probe_args(
     paths: Iterable[str] = (),
     disks: Iterable[str] = (),
     packages: Iterable[str] = (),
+    record: bool = False,
     deep: bool = False,
     metadata: bool = True,
 ) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ def probe_args(
 
     `mark` is a random word that no text on the host can know; `root` an unpacked system to read instead of the live one, whose
     architecture `arch` states as `uname -m` does; `image` that the script runs inside such a system; `asked_at` the controller's clock in seconds; `paths`, `disks` and `packages` are
-    those the plan will ask about; `deep` adds logs for a diagnosis; without `metadata` no cloud's
+    those the plan will ask about; `record` adds dpkg's whole record and the keys of all package sources; `deep` adds logs for a diagnosis; without `metadata` no cloud's
     metadata service is asked. Raises UsageError for a path that is not absolute or holds a newline,
     ValueError for a mark that is not a word.
     """
@@ -55,6 +56,8 @@ def probe_args(
             args += [option, path]
     for name in packages:
         args += ["--package", name]
+    if record:
+        args.append("--packages")
     if deep:
         args.append("--deep")
     if not metadata:

@@ -11,9 +11,9 @@ from provision.actions import Smoke
 from provision.catalog import Catalog
 from provision.errors import Error, UsageError
 from provision.layers import keeping, layers
-from provision.look import RunOptions, ask_image, image_config, observe
+from provision.lockplan import checks as lock_checks
+from provision.look import RunOptions, ask_image, image_config, made, observe
 from provision.model import Check, Facts, HostReport, Plan, Problem
-from provision.plan import plan
 from provision.playbook import Loaded
 from provision.progress import Progress
 from provision.report.verdict import report_of_error
@@ -69,11 +69,11 @@ def _once(
 ) -> tuple[Facts, HostReport]:
     began = time.monotonic()
     progress.stage(transport.name, "looking")
-    _, facts = observe(transport, loaded.spec, options.steps, options.first)
+    _, facts = observe(transport, loaded.spec, options.steps, options.first, options.names)
     clock.add("look", began)
-    decided = plan(facts, loaded.spec, catalog, options.steps)
+    decided = made(facts, loaded.spec, catalog, options)
     image = ask_image(transport, facts, loaded.spec, decided, progress)
-    decided = plan(facts, loaded.spec, catalog, options.steps, image) if image else decided
+    decided = made(facts, loaded.spec, catalog, options, image) if image else decided
     unsupported = next((p for p in decided.problems if p.unsupported), None)
     if unsupported:
         return facts, HostReport(transport.name, "unsupported", 5, decided, decided, message=unsupported.message, fix=unsupported.fix, versions=versions(facts))
@@ -84,7 +84,9 @@ def _once(
     lived = _containers(transport, ctx, decided, seen, depth)
     clock.add("prove", began)
     problems = tuple(Check(p.id, "failed", p.message, p.fix) for p in decided.problems)
-    checks = (*seen, *lived, *keeping(ctx, decided), *problems)
+    locked = lock_checks(facts, options.pinned) if options.pinned else ()
+    problems = tuple(p for p in problems if not (locked and p.id in ("lock/class", "lock/playbook", "lock/kernel", "lock/newer", "lock/driver")))
+    checks = (*seen, *lived, *keeping(ctx, decided), *locked, *problems)
     return facts, replace(_judged(transport.name, decided, checks, clock), versions=versions(facts))
 
 

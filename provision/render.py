@@ -182,7 +182,40 @@ def _packages(together: Sequence[actions.Packages], following: Sequence[int]) ->
     change = shtext.call("apt_install", "yes" if first.recommends else "no", *words, "--", *map(_name, remove))
     numbers = " ".join(map(str, following))
     lines = [Sh(f"{change} || return 1"), Sh(f"TOGETHER={join([numbers])}")] if numbers else [change]
+    pins = dict.fromkeys(pin for action in together for pin in action.pins)
+    if pins:
+        lines.insert(0, Sh(f"{shtext.call('apt_locked', *(word for pin in pins for word in _pin(pin)))} || return 1"))
     return Bodies(shtext.every(checks), shtext.body(*lines), _APT)
+
+
+def _pin(pin: actions.Pin) -> tuple[str, str, str]:
+    if not re.fullmatch(r"[A-Za-z0-9.+:~-]+", pin.version, re.ASCII):
+        raise RenderError(f"{pin.version!r} is not one version of {pin.name}.")
+    return _name(pin.name), pin.version, _sha256(pin.sha256)
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", text, re.ASCII):
+        raise RenderError(f"{text!r} is not a SHA-256 checksum.")
+    return text
+
+
+def _bundle_repository(action: actions.BundleRepository) -> Bodies:
+    folder = shtext.absolute(action.folder)
+    for path in (folder, *(f"/{path}" for path, _ in action.files)):
+        if not re.fullmatch(r"[A-Za-z0-9/._:+~@-]+", shtext.absolute(path), re.ASCII):
+            raise RenderError(f"{path!r} cannot be a file of a bundle.")
+    words = [word for path, sha256 in action.files for word in (path, _sha256(sha256))]
+    return Bodies(shtext.body(shtext.call("bundle_used", folder)), shtext.body(shtext.call("bundle_use", folder, *words)), (*_APT, "bundle"))
+
+
+def _bundle_images(action: actions.BundleImages) -> Bodies:
+    checks, changes = [], []
+    for path, reference, sha256 in action.images:
+        name = shtext.word(reference, "image")
+        checks.append(shtext.call("image_there", name))
+        changes.append(shtext.call("image_load", shtext.absolute(path), name, _sha256(sha256)))
+    return Bodies(shtext.every(checks), shtext.every(changes), ("bundle",))
 
 
 def _hold(action: actions.Hold) -> Bodies:
@@ -227,8 +260,7 @@ def _enable(action: actions.Enable) -> Bodies:
 def _runfile(action: actions.Runfile) -> Bodies:
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)+", action.version, re.ASCII):
         raise RenderError(f"{action.version!r} is not a driver's version.")
-    if not re.fullmatch(r"[0-9a-f]{64}", action.sha256, re.ASCII):
-        raise RenderError(f"{action.sha256!r} is not a SHA-256 checksum.")
+    _sha256(action.sha256)
     if not re.fullmatch(r"https?://[!-~]+", action.url, re.ASCII):
         raise RenderError(f"{action.url!r} is not an address to fetch from.")
     for option in action.options:
@@ -297,6 +329,8 @@ def _undo_script(action: actions.Command, exports: str) -> str:
 _KINDS: dict[type, Callable[[Any], Bodies]] = {
     actions.AptRepository: _apt_repository,
     actions.RpmRepository: render_rpm.repository,
+    actions.BundleRepository: _bundle_repository,
+    actions.BundleImages: _bundle_images,
     actions.Hold: _hold,
     actions.File: _file,
     actions.JsonMerge: _json_merge,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from provision import __version__
 from provision.errors import Error
-from provision.look import RunOptions, ask_reach, capture_root, decide, facts_of, observe, plan_from_capture, plan_of
+from provision.look import RunOptions, capture_root, decide, facts_of, observe, plan_from_capture, plan_of, with_keys
 from provision.report.verdict import STATUS_OF_EXIT
 from provision.transport.errors import SudoPasswordNeeded
 from provision.versions import versions as seen_versions
@@ -107,20 +107,6 @@ def values_name(loaded: Loaded) -> str:
     return loaded.digest[:16]
 
 
-def with_keys(decided: Plan, spec: Spec, options: RunOptions, transport: Transport | None) -> Plan:
-    """The plan with its signing keys: from the cache, the network, or (with a transport) from the host."""
-    from provision import keys
-
-    def host(urls: tuple[str, ...]) -> Mapping[str, bytes]:
-        if transport is None:
-            return {}
-        return {
-            url: answer.content for url, answer in ask_reach(transport, spec, [("get", url) for url in urls]).items() if answer.ok
-        }
-
-    return keys.gather(decided, options.cache, host)
-
-
 def setup(transport: Transport, loaded: Loaded, catalog: Catalog, options: RunOptions, progress: Progress) -> HostReport:
     """Make the host what the playbook says and prove it. Never raises an `Error` for what the host is or does: the report tells."""
     clock = Clock()
@@ -179,6 +165,8 @@ class Work:
                 self.before = None
                 continue
             if not decided.changes:
+                if self.options.bundle and self.carried:
+                    self.options.bundle.clear(self.transport)
                 return self.report("changed" if any(o.state == "changed" for o in self.outcomes) else "converged")
             if self.run_ids and not any(o.state in ("changed", "ok") for o in self.outcomes):
                 break
@@ -195,7 +183,7 @@ class Work:
     def look(self) -> tuple[Facts, Plan]:
         began = time.monotonic()
         self.progress.stage(self.transport.name, "looking" if not self.run_ids else "looking again")
-        _, facts = observe(self.transport, self.spec, self.options.steps, self.options.first)
+        _, facts = observe(self.transport, self.spec, self.options.steps, self.options.first, self.options.names)
         self.clock.add("look", began)
         while facts.run is not None and facts.run.state == "running":
             began = time.monotonic()
@@ -204,7 +192,7 @@ class Work:
             followed = follow_others(self.transport, facts.run, self.progress, self.options.timeout)
             self.keep(followed)
             self.clock.add("follow", began)
-            _, facts = observe(self.transport, self.spec, self.options.steps)
+            _, facts = observe(self.transport, self.spec, self.options.steps, packages=self.options.names)
         began = time.monotonic()
         answer = decide(self.transport, facts, self.spec, self.catalog, self.options, self.progress)
         self.clock.add("plan", began)
@@ -230,6 +218,10 @@ class Work:
         began = time.monotonic()
         ready = with_keys(decided, self.spec, self.options, self.transport)
         self.clock.add("keys", began)
+        if self.options.bundle:
+            began = time.monotonic()
+            self.options.bundle.lay(self.transport, ready, lambda text: self.progress.stage(self.transport.name, text))
+            self.clock.add("bundle", began)
         self.setup_id = self.setup_id or os.environ.get(CONTINUES, "") or new_run_id()
         run_id = stage_id(self.setup_id, self.stages)
         self.stages += 1
@@ -369,4 +361,5 @@ __all__ = [
     "plan_of",
     "script_of",
     "setup",
+    "with_keys",
 ]

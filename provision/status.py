@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from provision.catalog import Catalog
 from provision.errors import Error
 from provision.follow import Followed, follow_active
-from provision.look import observe
+from provision.lockplan import Pinned
+from provision.lockplan import checks as skewed
+from provision.look import RunOptions, made, observe
 from provision.model import OK, Facts, HostReport, LastRun, Plan, Timing
-from provision.plan import Step, plan
+from provision.plan import Step
 from provision.playbook import Loaded
 from provision.progress import Progress
 from provision.reboot import UNIT
@@ -29,11 +31,12 @@ PAUSE = 2.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a host is compared with: a desired state and its own steps."""
+    """What a host is compared with: a desired state, its own steps, and a lock that it is held to."""
 
     loaded: Loaded
     catalog: Catalog
     steps: Sequence[Step] = ()
+    pinned: Pinned | None = None
 
 
 def status(transport: Transport, follow: bool, progress: Progress, wanted: Wanted | None = None) -> HostReport:
@@ -56,7 +59,9 @@ def status(transport: Transport, follow: bool, progress: Progress, wanted: Wante
 
 
 def _look(transport: Transport, wanted: Wanted | None = None) -> Facts:
-    return observe(transport, wanted.loaded.spec, wanted.steps)[1] if wanted else observe(transport, Spec())[1]
+    if wanted is None:
+        return observe(transport, Spec())[1]
+    return observe(transport, wanted.loaded.spec, wanted.steps, packages=wanted.pinned.names if wanted.pinned else ())[1]
 
 
 def _last_run(facts: Facts) -> LastRun | None:
@@ -66,7 +71,8 @@ def _last_run(facts: Facts) -> LastRun | None:
 
 def _compared(told: HostReport, facts: Facts, wanted: Wanted) -> HostReport:
     """What the host is, beside what it is to be. A run that failed or waits for a reboot counts as long as something is left to do."""
-    decided = plan(facts, wanted.loaded.spec, wanted.catalog, wanted.steps)
+    decided = made(facts, wanted.loaded.spec, wanted.catalog, RunOptions(steps=wanted.steps, pinned=wanted.pinned))
+    told = replace(told, checks=skewed(facts, wanted.pinned)) if wanted.pinned else told
     stands = report_of_plan(told.target, decided)
     if stands.exit_code in (0, 1, 5) or told.exit_code == 0:
         state, code = stands.status, stands.exit_code

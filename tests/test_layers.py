@@ -13,24 +13,24 @@ PROVISION = Path(__file__).resolve().parent.parent / "provision"
 LAYERS = (
     ("errors", "shipped", "actions", "sources", "single"),
     ("model", "sh", "shtext", "results"),
-    ("openpgp", "rows", "spec", "watched", "daemonjson", "capture", "traces", "backfiles", "versions"),
+    ("openpgp", "rows", "spec", "debversion", "lockfile", "watched", "daemonjson", "capture", "traces", "backfiles", "versions"),
     ("aptsource", "rpmsource", "catalog*", "cudafit", "facts", "playbook*", "ownsteps", "probe", "hardware"),
     ("steps",),
-    ("plan", "layers", "backplan", "offline"),
-    ("render", "render_rpm", "render_back", "journal", "report", "remedies", "keys", "reach", "imageconfig", "doctor", "redaction", "images", "firstboot", "pull"),
+    ("plan", "layers", "backplan", "offline", "lockplan"),
+    ("render", "render_rpm", "render_back", "journal", "report", "remedies", "keys", "reach", "imageconfig", "doctor", "redaction", "images", "firstboot", "pull", "aptroot", "bundlefile"),
     ("dockrun",),
     ("transport", "progress", "fleet"),
     ("inventory",),
-    ("follow", "reboot", "look"),
+    ("follow", "reboot", "look", "aptask", "upload"),
     ("run", "launch"),
-    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "shipping", "bake", "pyz"),
+    ("prove", "status", "examine", "supportbundle", "rollback", "savedplan", "shipping", "bake", "pyz", "locking", "bundling", "bundled"),
     ("library", "cli", "spread"),
     ("specs",),
     ("bootstrap", "__main__", "refresh", "support_docs", "failure_docs", "vendors", "unpack"),
 )
 # These touch the world; everything in the layers before `transport` is values in, values out.
 WORLDLY = {"subprocess", "socket", "paramiko", "fabric", "threading", "random", "secrets"}
-PURE = ("errors", "results", "versions", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies", "images", "dockrun", "hardware", "offline", "firstboot", "pull")
+PURE = ("errors", "debversion", "lockfile", "lockplan", "aptroot", "bundlefile", "results", "versions", "actions", "model", "sh", "openpgp", "rows", "spec", "daemonjson", "capture", "aptsource", "rpmsource", "facts", "steps", "plan", "layers", "render", "render_rpm", "shtext", "journal", "doctor", "redaction", "traces", "backfiles", "backplan", "render_back", "savedplan", "remedies", "images", "dockrun", "hardware", "offline", "firstboot", "pull")
 
 
 def unit(path: Path) -> str:

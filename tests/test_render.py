@@ -180,6 +180,13 @@ ALL_KINDS = (
 )
 
 
+BUNDLE = (
+    actions.BundleRepository("/var/lib/mlhost/bundle/x/files", (("key.asc", "ab" * 32),)),
+    actions.Packages((actions.Package("docker.io", "26.1.5+dfsg1-9"),), pins=(actions.Pin("tini", "0.19.0-3+b8", "ab" * 32),)),
+    actions.BundleImages((("/var/lib/mlhost/bundle/x/files/images/1.tar", "a/b:1", "ab" * 32),)),
+)
+
+
 def give_the_host_a_past(host: Host) -> None:
     host.write("/etc/apt/sources.list.d/docker.list", SOURCE_BEFORE)
     host.write("/etc/apt/sources.list", f"deb x y z\n{SOURCE_BEFORE}")
@@ -199,7 +206,7 @@ def test_every_kind_renders_to_a_script_that_shellcheck_accepts(tmp_path: Path) 
     mount = actions.Mount("/dev/disk/by-id/nvme-Amazon_EC2_1", "/var/lib/docker")
     own = actions.Command(HOSTILE, HOSTILE, env=(("A", HOSTILE),))
     texts = [
-        script(*ALL_KINDS, mount, own, actions.File("/etc/hostile", HOSTILE), actions.Reboot("a kernel")),
+        script(*ALL_KINDS, *BUNDLE, mount, own, actions.File("/etc/hostile", HOSTILE), actions.Reboot("a kernel")),
         render.smoke_script(actions.Smoke("embedded", 1, "gpus")),
         render.smoke_script(actions.Smoke("embedded", 1, "cdi"), paths=("gpus", "runtime"), reload=("cdi",), workload="a/b:c"),
         render_back.lookback(),

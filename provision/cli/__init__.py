@@ -27,6 +27,8 @@ COMMANDS = {
     "verify": "Prove that machines are what the playbook says. Changes nothing.",
     "status": "Show how machines stand: the last run, what has drifted since. Changes nothing.",
     "run": "Run a command in a container as if it were a program.",
+    "lock": "Write down what the playbook comes to, in exact versions and hashes.",
+    "bundle": "Put everything that hosts need into one file, for hosts without a network.",
     "rollback": "Take back what mlhost has changed on machines.",
     "uninstall": "Take back everything, and mlhost itself.",
     "doctor": "Name what is broken on machines, why, and what mends it.",

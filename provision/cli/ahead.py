@@ -33,10 +33,10 @@ def ahead(targets: Sequence[str], connection: Connection) -> Transport | None:
     return None
 
 
-def look_ahead(opened: Transport | None, spec: Spec, steps: Sequence[Step]) -> Looking | None:
-    """A look at the host that `ahead` has begun to connect to, begun as soon as it is known what to look for."""
+def look_ahead(opened: Transport | None, spec: Spec, steps: Sequence[Step], packages: Sequence[str] = ()) -> Looking | None:
+    """A look at the host that `ahead` has begun to connect to, begun as soon as it is known what to look for. `packages` are asked about too."""
     if opened is None:
         return None
     from provision.look import Looking
 
-    return Looking(opened, spec, steps)
+    return Looking(opened, spec, steps, packages)

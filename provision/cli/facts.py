@@ -31,6 +31,7 @@ Examples:
   mlhost facts                                   this machine
   mlhost facts --format json root@gpu-7 | jq .docker
   mlhost facts --format raw --out gpu-7.txt gpu-7
+  mlhost facts --format raw --packages --out gpu-7.txt gpu-7     for mlhost lock and mlhost bundle
   mlhost facts --root /mnt/image                 an unpacked or mounted system
   mlhost facts --capture gpu-7.txt               what --format raw printed elsewhere
 
@@ -40,6 +41,7 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage, 4 unreachable. For several hosts th
 @targets_argument
 @playbook_options
 @tree_options
+@click.option("--packages", "record", is_flag=True, help="With --format raw: also all that dpkg knows and the package sources' keys, for mlhost lock and bundle.")
 @fleet_options
 @connection_options
 @output_options("text", "json", "raw")
@@ -52,6 +54,7 @@ def command(
     root: str | None,
     arch: str | None,
     capture: str | None,
+    record: bool,
     connection: Connection,
     fleet: Fleet,
     output: Output,
@@ -84,15 +87,17 @@ def command(
     check_out(output)
     if output.format == "raw" and len(hosts) > 1:
         raise UsageError("--format raw prints the capture of one machine.", "Name one target.")
+    if record and output.format != "raw":
+        raise UsageError("--packages belongs to --format raw.", "Say `mlhost facts --format raw --packages`.")
     loaded = desired.load()
     catalog = load_catalog()
     results: list[Result[tuple[bytes, Facts]]]
     if root is not None or capture is not None:
-        raw = capture_bytes(root, arch, capture, loaded)
+        raw = capture_bytes(root, arch, capture, loaded, record)
         results = [Result(root or name_of(capture), value=(raw, parse(split(raw))))]
     else:
         results = on_hosts(
-            hosts, connection, output, lambda transport, _progress, _ask: run.facts_of(transport, loaded.spec, catalog), opened
+            hosts, connection, output, lambda transport, _progress, _ask: run.facts_of(transport, loaded.spec, catalog, record), opened
         )
     single_error(results)
     tracebacks(ctx, results)

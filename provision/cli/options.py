@@ -170,7 +170,7 @@ class Output(NamedTuple):
 
 def playbook_options(function: F) -> F:
     """`-p`, `--set`, as `playbook: Playbook`."""
-    return _group(function, "desired", Playbook, [
+    return group(function, "desired", Playbook, [
         click.option("-p", "--playbook", default=DEFAULT_PLAYBOOK, show_default=True, metavar="NAME|FILE",
                      help="The desired state: a packaged playbook or a YAML file."),
         click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a playbook value, e.g. docker.source=distro. Repeatable."),
@@ -179,7 +179,7 @@ def playbook_options(function: F) -> F:
 
 def connection_options(function: F) -> F:
     """How to reach hosts, as `connection: Connection`."""
-    return _group(function, "connection", Connection, [
+    return group(function, "connection", Connection, [
         click.option("-F", "--ssh-config", metavar="FILE", help="Read this ssh_config instead of the usual ones (`none`: read none)."),
         click.option("--identity", multiple=True, metavar="FILE", help="Log in with this private key. Repeatable."),
         click.option("--host-keys", type=click.Choice(HOST_KEYS), default=None,
@@ -195,7 +195,7 @@ def connection_options(function: F) -> F:
 
 def fleet_options(function: F) -> F:
     """Hosts from inventories, as `fleet: Fleet`; `provision.cli.chosen` makes targets of it."""
-    return _group(function, "fleet", Fleet, [
+    return group(function, "fleet", Fleet, [
         click.option("-i", "--inventory", multiple=True, metavar="SOURCE",
                      help="Take hosts from here: a file, ssh:PATTERN, aws:… or azure:…; see `mlhost inventory --help`. Targets are then names, "
                           "groups or patterns of it; without a target all its hosts. Repeatable."),
@@ -205,7 +205,7 @@ def fleet_options(function: F) -> F:
 
 def pace_options(function: F) -> F:
     """How a fleet is worked through, as `pacing: Pacing`."""
-    return _group(function, "pacing", Pacing, [
+    return group(function, "pacing", Pacing, [
         click.option("--canary", type=click.IntRange(min=0), default=0, metavar="N", help="First so many hosts alone; go on only if all end well."),
         click.option("--batch", metavar="N|P%", help="So many hosts, or that share of them, at a time; the next when all have ended."),
         click.option("--max-failures", metavar="N|P%", help="Begin no more hosts once more than so many have failed."),
@@ -224,7 +224,7 @@ def output_options(*formats: str, report: bool = False) -> Callable[[F], F]:
     ]
 
     def decorate(function: F) -> F:
-        return _group(function, "output", Output, [
+        return group(function, "output", Output, [
             click.option("--format", type=click.Choice(formats), default=formats[0], show_default=True, help="What to print."),
             click.option("-o", "--out", metavar="FILE", help="Write the result to a file instead of standard output."),
             *(further if report else ()),
@@ -266,7 +266,7 @@ def show_tracebacks(ctx: click.Context, _parameter: click.Parameter, value: bool
     ctx.ensure_object(Session).debug |= value
 
 
-def _group(function: F, name: str, cls: Any, options: list[Callable[[Any], Any]]) -> F:
+def group(function: F, name: str, cls: Any, options: list[Callable[[Any], Any]]) -> F:
     """Collect the options whose names are fields of `cls` into one argument `name`."""
     names = cls._fields
 

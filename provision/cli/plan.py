@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from provision.cli.bake import Image, for_gpu_option
+from provision.cli.locked import locked_option, read_lock
 from provision.cli.options import (
     Connection,
     Desired,
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from provision.catalog import Catalog
     from provision.cli.fleet import Result
     from provision.cli.hosts import Ask
+    from provision.look import RunOptions
     from provision.model import Facts, HostReport, Plan
-    from provision.plan import Step
     from provision.playbook import Loaded
     from provision.progress import Progress
     from provision.savedplan import SavedHost
@@ -61,6 +62,7 @@ Exit codes: 0 nothing to change, 3 changes pending, 1 refused, 5 unsupported, 2 
 @tree_options
 @for_gpu_option
 @click.option("--bake", is_flag=True, help="With --root: what `mlhost setup --root` would do now, and what it would leave for the first boot.")
+@locked_option
 @fleet_options
 @connection_options
 @output_options("text", "json", "sh", report=True)
@@ -75,6 +77,7 @@ def command(
     capture: str | None,
     for_gpu: tuple[str, ...],
     bake: bool,
+    locked: str | None,
     connection: Connection,
     fleet: Fleet,
     output: Output,
@@ -86,13 +89,14 @@ def command(
     hosts = fleet.choose(ctx, targets, connection)
     image = Image(root, arch, for_gpu).for_plan(bake, hosts, capture)
     check_out(output)
-    keep = saves(ctx, output, root or capture)
+    keep = saves(ctx, output, root or capture, locked)
     if output.format == "sh" and len(hosts) > 1:
         raise UsageError("--format sh prints the script of one machine.", "Name one target.")
     opened = ahead(hosts, connection) if root is None and capture is None else None
     loaded = desired.load()
     steps = desired.steps(loaded)
-    first = look_ahead(opened, loaded.spec, steps)
+    held = read_lock(locked)
+    first = look_ahead(opened, loaded.spec, steps, held.names if held else ())
 
     from provision import run
     from provision.catalog import load as load_catalog
@@ -101,16 +105,14 @@ def command(
     from provision.report.verdict import report_of_plan, worst
     from provision.versions import versions
 
-    catalog = load_catalog()
-    wanted = desired.for_each(ctx, hosts, loaded, steps)
+    catalog, wanted = load_catalog(), desired.for_each(ctx, hosts, loaded, steps)
     wants_script = output.format == "sh"
     kept: dict[str, SavedHost] = {}
-    if keep:
-        check_same(hosts, wanted, loaded)
+    check_same(hosts if keep else (), wanted, loaded)
 
     def work(name: str | None) -> Work[Planned]:
         own, own_steps = wanted(name)
-        theirs = run.RunOptions(steps=own_steps, first=first)
+        theirs = run.RunOptions(steps=own_steps, first=first, pinned=held.pinned(own.digest) if held else None)
 
         def planned(transport: Transport, progress: Progress, _ask: Ask | None) -> Planned:
             began = time.monotonic()
@@ -124,8 +126,8 @@ def command(
         return planned
 
     if root is not None or capture is not None:
-        options = run.RunOptions(steps=steps)
-        facts, plan = image.plan(loaded, catalog, options) if bake else written(root, arch, capture, loaded, catalog, steps)
+        options = run.RunOptions(steps=steps, pinned=held.pinned(loaded.digest) if held else None)
+        facts, plan = image.plan(loaded, catalog, options) if bake else written(root, arch, capture, loaded, catalog, options)
         script = run.script_of(plan, loaded, options) if wants_script and not refusal(plan) else ""
         results = [Result(root or name_of(capture), value=(plan, script, report_of_plan("", plan, versions(facts))))]
     else:
@@ -141,19 +143,21 @@ def command(
     return worst(exit_code(result) for result in results) or unwritten
 
 
-def written(root: str | None, arch: str | None, capture: str | None, loaded: Loaded, catalog: Catalog, steps: Sequence[Step]) -> tuple[Facts, Plan]:
+def written(root: str | None, arch: str | None, capture: str | None, loaded: Loaded, catalog: Catalog, options: RunOptions) -> tuple[Facts, Plan]:
     """The facts and the plan made from a tree's files or a capture; no host is asked."""
     from provision import run
     from provision.cli.trees import capture_bytes
 
-    return run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, steps)
+    return run.plan_from_capture(capture_bytes(root, arch, capture, loaded), loaded, catalog, options.steps, options.pinned)
 
 
-def saves(ctx: click.Context, output: Output, tree: str | None) -> bool:
+def saves(ctx: click.Context, output: Output, tree: str | None, locked: str | None = None) -> bool:
     """Whether `--out` asks for a plan file: it does unless a format was asked for as well. Raises UsageError where there is no host to apply it to."""
     keep = bool(output.out) and ctx.get_parameter_source("format") is not ParameterSource.COMMANDLINE
     if keep and tree is not None:
         raise UsageError("A plan to be carried out later needs a host.", "Say --format text or json to write this plan to a file.")
+    if keep and locked is not None:
+        raise UsageError("A plan file cannot be held to a lock.", "Use `mlhost setup --locked FILE`, which plans by the lock itself.")
     return keep
 
 

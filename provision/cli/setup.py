@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 
 from provision.cli import Session
 from provision.cli.bake import Image, for_gpu_option
+from provision.cli.locked import Chosen, held_options
 from provision.cli.options import (
     Connection,
     Fleet,
@@ -25,6 +27,7 @@ from provision.cli.options import (
     playbook_options,
     targets_argument,
 )
+from provision.errors import UsageError
 
 if TYPE_CHECKING:
     from provision.model import HostReport
@@ -40,6 +43,8 @@ Examples:
   mlhost setup --yes --reboot gpu-7              ask nothing, reboot if that is needed
   mlhost setup -p docker-host --set docker.source=distro gpu-7
   mlhost setup -i fleet.yaml --canary 1 --batch 25% --max-failures 5% train
+  mlhost setup --locked fleet.lock -i fleet.yaml
+  mlhost setup --bundle gpu-hosts.bundle --bundle-sha256 HASH gpu-9     without a network there
   mlhost setup -i aws:region=eu-west-1,tag:Role=gpu
   mlhost setup --format junit --out report.xml gpu-7 gpu-8
   mlhost setup --root /mnt/image --for-gpu l4    an unpacked or mounted system that becomes an image
@@ -53,6 +58,7 @@ that of the host worst off, in the order 1, 7, 2, 4, 5, 6, 0.
 @playbook_options
 @click.option("-y", "--yes", is_flag=True, help="Answer every question (a reboot, removing conflicting packages) with yes.")
 @click.option("--reboot/--no-reboot", default=None, help="Allow or forbid a reboot where one is needed; wins over the playbook.")
+@held_options
 @lock_wait_option
 @click.option("--root", metavar="DIR", help="Make the unpacked or mounted system at DIR an image: nothing is started, its first boot finishes the rest.")
 @for_gpu_option
@@ -74,6 +80,7 @@ def command(
     output: Output,
     yes: bool,
     reboot: bool | None,
+    chosen: Chosen,
     lock_wait: int | None,
     timeout: float | None,
     root: str | None,
@@ -92,6 +99,8 @@ def command(
     """
     image = Image(root, arch, for_gpu)
     image.check((targets, fleet.inventory, fleet.limit, pacing.retry_failed))
+    if root is not None and chosen.words():
+        raise UsageError("--root makes an image, which is not held to a lock or a bundle.", "Leave out --locked and --bundle.")
     if root is not None:
         from provision.cli import bake
 
@@ -105,12 +114,14 @@ def command(
     opened = None if pacing.engine else ahead(hosts, connection)
     loaded = desired.load()
     steps = desired.steps(loaded)
-    first = look_ahead(opened, loaded.spec, steps)
+    held = chosen.open()
+    first = look_ahead(opened, loaded.spec, steps, held.names if held else ())
 
     from provision import run
     from provision.catalog import load as load_catalog
     from provision.cli.hosts import Work, report_each
 
+    bringing = chosen.bringing(held)
     catalog = load_catalog()
     wanted, reboots = desired.for_each(ctx, hosts, loaded, steps), pacing.reboots(connection)
     ctx.ensure_object(Session).interrupted = (
@@ -118,26 +129,32 @@ def command(
         f"{' '.join(['mlhost status --follow', *(word for source in fleet.inventory for word in ('-i', source)), *targets])}"
         + ("\nGo on with what is undone by adding --retry-failed to the same command." if len(hosts) > 1 else "")
     )
+
+    def allowed(own: Loaded) -> str:
+        return own.spec.reboot if reboot is None else "allow" if reboot else "never"
+
     if pacing.engine:
+        if held:
+            raise UsageError("--engine carries no lock and no bundle to the workers.", "Leave out --engine, or --locked and --bundle.")
         from provision.cli.spread import spread
         from provision.spread.job import Job
 
         def job(name: str, target: str, options: SshOptions) -> Job:
             own, _ = wanted(name)
-            return Job(name, target, options, own, connection.sudo_password_file, yes=yes, reboot=own.spec.reboot if reboot is None else "allow" if reboot else "never", lock_wait=lock_wait, timeout=timeout)
+            return Job(name, target, options, own, connection.sudo_password_file, yes, allowed(own), lock_wait, timeout)
 
         return spread(ctx, hosts, connection, output, pacing, pace, job)
-    itself = self_command(desired, loaded, yes=yes, reboot=reboot, lock_wait=lock_wait, timeout=timeout)
+    itself = self_command(desired, loaded, yes=yes, reboot=reboot, lock_wait=lock_wait, timeout=timeout, held=chosen.words())
 
     def work(name: str | None) -> Work[HostReport]:
         own, own_steps = wanted(name)
-        allowed = own.spec.reboot if reboot is None else "allow" if reboot else "never"
         return lambda transport, progress, ask: run.setup(
             transport,
             own,
             catalog,
             run.RunOptions(
-                yes=yes, reboot=allowed, lock_wait=lock_wait, timeout=timeout, ask=ask, self_command=itself, steps=own_steps, first=first, reboots=reboots
+                yes=yes, reboot=allowed(own), lock_wait=lock_wait, timeout=timeout, ask=ask, self_command=itself, steps=own_steps, first=first, reboots=reboots,
+                pinned=held.pinned(own.digest) if held else None, bundle=bringing, offline=bringing is not None,
             ),
             progress,
         )
@@ -146,7 +163,7 @@ def command(
 
 
 def self_command(
-    desired: Playbook, loaded: Loaded, *, yes: bool, reboot: bool | None, lock_wait: int | None, timeout: float | None
+    desired: Playbook, loaded: Loaded, *, yes: bool, reboot: bool | None, lock_wait: int | None, timeout: float | None, held: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """The command that continues this run on this machine after a reboot, from any directory and without a terminal."""
     package_parent = str(Path(__file__).resolve().parent.parent.parent)
@@ -156,5 +173,6 @@ def self_command(
     words += ["--yes"] if yes else []
     words += [] if reboot is None else ["--reboot" if reboot else "--no-reboot"]
     words += [] if lock_wait is None else ["--lock-wait", str(lock_wait)]
+    words += held
     words += [] if timeout is None else ["--timeout", str(timeout)]
     return tuple(words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from provision.cli import Session
+from provision.cli.locked import locked_option, read_lock
 from provision.cli.options import (
     Connection,
     Fleet,
@@ -24,6 +25,7 @@ Examples:
   mlhost status                                  this machine
   mlhost status -i fleet.yaml                    every host of an inventory, a line each
   mlhost status -i fleet.yaml --report fleet.html
+  mlhost status -i fleet.yaml --locked fleet.lock       also what is not at the locked versions
   mlhost status -v gpu-7                         with the whole plan
   mlhost status --follow root@gpu-7              watch the run there to its end
 
@@ -34,13 +36,22 @@ Exit codes: 0 as the playbook wants, or a run goes on; 3 changes pending or drif
 """)
 @targets_argument
 @playbook_options
+@locked_option
 @click.option("-f", "--follow", is_flag=True, help="Watch a run that goes on until it ends.")
 @fleet_options
 @connection_options
 @output_options("text", "json", report=True)
 @click.pass_context
 def command(
-    ctx: click.Context, *, targets: tuple[str, ...], desired: Playbook, connection: Connection, fleet: Fleet, output: Output, follow: bool
+    ctx: click.Context,
+    *,
+    targets: tuple[str, ...],
+    desired: Playbook,
+    connection: Connection,
+    fleet: Fleet,
+    output: Output,
+    locked: str | None,
+    follow: bool,
 ) -> int:
     """Show how machines stand: what mlhost did there last, and what has drifted since. Changes nothing.
 
@@ -57,10 +68,12 @@ def command(
     ctx.ensure_object(Session).interrupted = "Stopped watching. What runs on the machine goes on there."
     hosts = fleet.choose(ctx, targets, connection)
     loaded = desired.load()
+    held = read_lock(locked)
     wanted, catalog = desired.for_each(ctx, hosts, loaded, desired.steps(loaded)), load_catalog()
 
     def work(name: str | None) -> Work[HostReport]:
-        own = status.Wanted(wanted(name)[0], catalog, wanted(name)[1])
+        loaded, steps = wanted(name)
+        own = status.Wanted(loaded, catalog, steps, held.pinned(loaded.digest) if held else None)
         return lambda transport, progress, _ask: status.status(transport, follow, progress, None if follow else own)
 
     return report_each(ctx, hosts, connection, output, work, remember=False, text=None if follow else stands)

@@ -26,12 +26,12 @@ def check_source(targets: Sequence[str], root: str | None, arch: str | None, cap
         raise UsageError(f"--root {root} is not a directory.", "Name the top of an unpacked or mounted system.")
 
 
-def capture_bytes(root: str | None, arch: str | None, capture: str | None, loaded: Loaded) -> bytes:
-    """The raw capture. Raises UsageError for a file that cannot be read, and what the probe raises for a tree."""
+def capture_bytes(root: str | None, arch: str | None, capture: str | None, loaded: Loaded, record: bool = False) -> bytes:
+    """The raw capture; `record` is as for `provision.look.observe`. Raises UsageError for a file that cannot be read, and what the probe raises for a tree."""
     if root is not None:
         from provision import run
 
-        return run.capture_root(root, arch, loaded.spec)
+        return run.capture_root(root, arch, loaded.spec, record)
     assert capture is not None  # noqa: S101 - the caller has one of both
     try:
         if capture == "-":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from provision.cli.locked import locked_option, read_lock
 from provision.cli.options import (
     Connection,
     Fleet,
@@ -33,6 +34,7 @@ Examples:
   mlhost verify --format junit --out report.xml gpu-7
   mlhost verify -i fleet.yaml 'train,!gpu-9'
   mlhost verify --reload --reboot gpu-7          also whether it lasts
+  mlhost verify --locked fleet.lock gpu-7        also that it is at exactly the locked versions
   mlhost verify --format nagios                  one line and Nagios's exit code, for a monitor
 
 \b
@@ -42,6 +44,7 @@ With --format nagios: 0 OK, 2 CRITICAL (a layer is broken), 3 UNKNOWN (could not
 """)
 @targets_argument
 @playbook_options
+@locked_option
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Stop a check that takes longer than this.")
 @click.option("--reload", is_flag=True, help="Also prove that running containers keep their GPUs through `systemctl daemon-reload`, which this runs.")
 @click.option("--reboot", is_flag=True, help="Also reboot each host and prove it again. Not for the machine that this runs on.")
@@ -60,6 +63,7 @@ def command(
     fleet: Fleet,
     pacing: Pacing,
     output: Output,
+    locked: str | None,
     timeout: float | None,
     reload: bool,
     reboot: bool,
@@ -79,7 +83,8 @@ def command(
     opened = None if pacing.engine else ahead(hosts, connection)
     loaded = desired.load()
     steps = desired.steps(loaded)
-    first = look_ahead(opened, loaded.spec, steps)
+    held = read_lock(locked)
+    first = look_ahead(opened, loaded.spec, steps, held.names if held else ())
 
     from provision import prove, run
     from provision.catalog import load as load_catalog
@@ -109,7 +114,7 @@ def command(
 
     def work(name: str | None) -> Work[HostReport]:
         own, own_steps = wanted(name)
-        options = run.RunOptions(timeout=timeout, steps=own_steps, first=first, reboots=reboots)
+        options = run.RunOptions(timeout=timeout, steps=own_steps, first=first, reboots=reboots, pinned=held.pinned(own.digest) if held else None)
         return lambda transport, progress, _ask: prove.verify(transport, own, catalog, options, progress, depth)
 
     return told(report_each(ctx, hosts, connection, output, work, opened, pace))

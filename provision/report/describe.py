@@ -72,6 +72,8 @@ _BY_KIND: dict[type, Callable[[Any], str]] = {
     actions.AptRepository: _repository,
     actions.RpmRepository: _repository,
     actions.Packages: _packages,
+    actions.BundleRepository: lambda a: f"package source {a.folder}, {count(len(a.files), 'file')} compared by SHA-256",
+    actions.BundleImages: lambda a: "load " + listing(reference for _, reference, _ in a.images),
     actions.Hold: lambda a: f"hold {listing(a.packages)} at this version",
     actions.File: _file,
     actions.JsonMerge: lambda a: f"merge into {a.path}",

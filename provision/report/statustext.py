@@ -39,6 +39,9 @@ def _one(report: HostReport, look: Look, verbose: bool) -> list[str]:
     drifted = [item for item in report.before.items if item.id in report.drift]
     out += _items("Drifted", drifted, "change", look)
     out += _items("Pending", [item for item in report.before.items if item.state != "ok" and item not in drifted], "", look)
+    for check in report.checks:
+        if check.id == "lock" or (check.id == "lock/dependencies" and verbose):
+            out += labelled("Lock" if check.id == "lock" else "Beside it", f"{look_sign('ok' if check.state == 'ok' else 'change', look)} {line(check.evidence, 2000)}", look)
     if verbose:
         out += _items("Right", [item for item in report.before.items if item.state == "ok"], "ok", look)
     if verbose or report.exit_code:

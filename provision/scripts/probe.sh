@@ -1,7 +1,7 @@
 #!/bin/sh
 # What this machine is, as raw text: read-only, POSIX sh (dash, bash, busybox ash), one round trip.
 #
-#   sh -s -- MARK [--root DIR | --image] [--arch ARCH] [--asked-at EPOCH] [--path P]... [--disk P]... [--package P]... [--deep] [--no-metadata]
+#   sh -s -- MARK [--root DIR | --image] [--arch ARCH] [--asked-at EPOCH] [--path P]... [--disk P]... [--package P]... [--packages] [--deep] [--no-metadata]
 #
 # Prints sections: a line `@@MARK name rc`, the raw text, a newline; the last is `@@MARK end 0`. Without `end` the answer was cut short.
 # Nothing is interpreted here and nothing is written. rc is 0, what a command returned, or one of these (after errno):
@@ -394,7 +394,7 @@ keys() {
                 */docker* | */nvidia* | */cuda* | */libnvidia* | */mlhost*) ;;
                 /etc/pki/rpm-gpg/*[Dd]ocker* | /etc/pki/rpm-gpg/*[Nn][Vv][Ii][Dd][Ii][Aa]* | /etc/pki/rpm-gpg/*[Cc][Uu][Dd][Aa]*) ;;
                 /etc/pki/rpm-gpg/*mlhost* | /etc/pki/rpm-gpg/*EPEL*) ;;
-                *) continue ;;
+                *) [ -n "$RECORD" ] || continue ;;
             esac
             state "$folder/$base"
             rc=$?
@@ -740,6 +740,14 @@ driver() {
     fi
 }
 
+# record: what dpkg knows of every package, as far as another machine's apt needs it to tell what is missing here.
+record() {
+    TEXT=$(awk '
+        /^[^ ]/ { keep = /^(Package|Status|Essential|Important|Protected|Priority|Section|Architecture|Multi-Arch|Version|Provides|Depends|Pre-Depends|Recommends|Conflicts|Breaks|Replaces):/ }
+        keep || /^$/' "$R")
+    emit dpkg_status $? "$TEXT"
+}
+
 # packages NAMES: dpkg's own file, the packages that matter and those that are in a bad state.
 packages() {
     # An rpm system may have dpkg as a mere program, with a file of its own that is empty.
@@ -767,6 +775,7 @@ packages() {
             END { flush() }' "$R"
         # The exit code comes after the text here: a half-read file must not pass for a whole one.
         emit dpkg_read $? ''
+        [ -z "$RECORD" ] || record
     else
         state /var/lib/dpkg/status
         rc=$?
@@ -1130,7 +1139,7 @@ look() {
     export LC_ALL PATH
     unset DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CDPATH GREP_OPTIONS POSIXLY_CORRECT BLOCKSIZE DF_BLOCK_SIZE BLOCK_SIZE
     IFS=' '"$TAB$NL"
-    MARK=${1:-0} LIVE=1 IMAGE='' ROOT='' ARCH='' ASKED='' DISKS='' NAMED='' PATHS=/etc/docker/daemon.json DEEP='' CLOUD='' ASK=1
+    MARK=${1:-0} LIVE=1 IMAGE='' ROOT='' ARCH='' ASKED='' DISKS='' NAMED='' PATHS=/etc/docker/daemon.json DEEP='' CLOUD='' ASK=1 RECORD=''
     P_timeout='' P_docker='' P_podman='' P_smi='' P_ctk='' P_curl='' P_wget='' P_perl='' P_modinfo='' P_systemctl='' P_rpm=''
     [ $# -eq 0 ] || shift
     while [ $# -gt 0 ]; do
@@ -1142,6 +1151,7 @@ look() {
             --path) PATHS=$PATHS$NL$2; shift ;;
             --disk) DISKS=$DISKS$2$NL; shift ;;
             --package) NAMED="$NAMED $2"; shift ;;
+            --packages) RECORD=1 ;;
             --deep) DEEP=1 ;;
             --no-metadata) ASK='' ;;
             *) emit probe 22 "unknown argument $1"; return 2 ;;

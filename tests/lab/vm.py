@@ -33,6 +33,7 @@ class VM:
     `memory` is in MiB. `forwards` maps further guest ports to ports on 127.0.0.1 (0 picks one; read them from
     `self.forwards`). With `warm` it does not boot but wakes as it was just after a boot of the same image (kept in the
     cache folder, made on first use): quicker by a boot, but not a boot. As a context manager it boots on entry and is gone, overlay and all, on exit.
+    `isolated`: nothing leads out of it, not even to this machine; only ssh leads in.
     Raises LabUnavailable, LabError.
     """
 
@@ -45,12 +46,14 @@ class VM:
         forwards: Optional[dict[int, int]] = None,
         append: str = "",
         warm: bool = False,
+        isolated: bool = False,
     ) -> None:
         self.image = image
         self.memory = memory
         self.cpus = cpus
         self.append = append
         self.warm = warm
+        self.isolated = isolated
         self.qemu = find_qemu()
         self.accel = accelerator(self.qemu, image)
         self.folder = new_run_folder()
@@ -200,7 +203,7 @@ class VM:
             *["-append", f"root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off no_timer_check {self.append}".strip()],
             *["-drive", f"file={self.disk},if=virtio,cache=unsafe,discard=unmap"],
             *["-device", "virtio-rng-pci"],
-            *["-nic", "user,model=virtio-net-pci,ipv6=off," + ",".join(forwards)],
+            *["-nic", f"user,model=virtio-net-pci,ipv6=off,restrict={'on' if self.isolated else 'off'}," + ",".join(forwards)],
             *["-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console"],
             *["-qmp", f"unix:{self.folder / 'qmp'},server=on,wait=off"],
             *more,

@@ -21,7 +21,7 @@ apt_busy() { # who is in the way and with what; fails if nobody is
 
 apt_wait() { wait_for_others apt_busy; }
 
-APT_STALE='' APT_DOWNGRADES=''
+APT_STALE='' APT_DOWNGRADES='' APT_PINS=''
 
 apt_said() { # COMMAND...: run it, its words go to the log and to a file
     {
@@ -155,7 +155,45 @@ dpkg_reinstall() {
 
 apt_transaction() { # ARGUMENT...: apt-get install with the options of every transaction
     apt-get -y -q -o "DPkg::Lock::Timeout=$LOCK_WAIT" -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 \
-        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
+        -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold ${APT_PINS:+-o "Dir::Etc::preferences=$APT_PINS"} "$@"
+}
+
+apt_locked() { # NAME VERSION SHA256...: of these packages only these versions, and of those only these files
+    : >"$WORK/apt.locked"
+    while [ $# -ge 3 ]; do
+        printf '%s %s %s\n' "$1" "$2" "$3"
+        shift 3
+    done >"$WORK/apt.all"
+    while read -r apt_locked_name apt_locked_version apt_locked_sum; do
+        has_package "$apt_locked_name" "$apt_locked_version" || printf '%s %s %s\n' "$apt_locked_name" "$apt_locked_version" "$apt_locked_sum" >>"$WORK/apt.locked"
+    done <"$WORK/apt.all"
+    apt_wait || return 1
+    apt_listed && [ -z "$(apt_locked_wrong)" ] || apt_update_all || return 1
+    apt_locked_said=$(apt_locked_wrong)
+    if [ -n "$apt_locked_said" ]; then
+        why "not as locked: $apt_locked_said"
+        return 1
+    fi
+    # below 1000, so that nothing is taken back to an older version for it
+    { cat "$ROOT/etc/apt/preferences" 2>/dev/null && echo; awk '{ printf "Package: %s\nPin: version %s\nPin-Priority: 999\n\n", $1, $2 }' "$WORK/apt.all"; } >"$WORK/apt.pins"
+    APT_PINS=$WORK/apt.pins
+}
+
+apt_locked_wrong() { # the first package that is wanted and is not to be had as it is locked, in words
+    [ -s "$WORK/apt.locked" ] || return 0
+    # shellcheck disable=SC2046  # package names hold no blanks
+    apt-cache show $(cut -d' ' -f1 "$WORK/apt.locked") 2>/dev/null | awk '
+        NR == FNR { version[$1] = $2; sum[$1] = $3; next }
+        $1 == "Package:" { name = $2; at = "" }
+        $1 == "Version:" { at = $2 }
+        $1 == "SHA256:" && (name in version) && at == version[name] { if ($2 == sum[name]) same[name] = 1; else other[name] = $2 }
+        END {
+            for (name in version) {
+                if (name in same) continue
+                if (name in other) print name " " version[name] " is another file (" other[name] ") than the locked one"
+                else print name " " version[name] " is in no package source"
+            }
+        }' "$WORK/apt.locked" - | sort | head -n 1
 }
 
 # What names and describes packages in other words, and their source code, is of no use to an installation, and it is a third of all there is to fetch and
