@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -189,6 +190,13 @@ class TestTheGpuThatItIsFor:
         with pytest.raises(UsageError) as refused:
             devices([word], catalog)
         assert "aws:g6.xlarge" in refused.value.fix
+
+    def test_the_examples_of_the_page_are_gpus(self, catalog: Catalog, checkout: Path) -> None:
+        page = (checkout / "docs/baking.md").read_text().partition("| Word | Example |")[2].partition("\n\n")[0]
+        words = [word.strip('"') for word in re.findall(r"`([^`]+)`", page)]
+        assert len(words) > 6
+        for word in words:
+            assert devices([word], catalog), word
 
     def test_every_model_of_the_table_of_instance_types_is_a_known_gpu(self, catalog: Catalog) -> None:
         for model in {model for group in catalog._read("instances")["model"] for _, model in group["rows"]}:

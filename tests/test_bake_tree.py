@@ -212,6 +212,18 @@ class TestATreeThatBecomesAnImage:
             assert os.readlink(resolver) == link
             assert list((made.root / "run").rglob("*")) == before
 
+    def test_where_selinux_will_be_on_the_trees_own_program_labels_its_files_or_the_first_boot_does(self, tree: ImageTree, words: Words) -> None:
+        """The program and the rules are doubles: no kernel here knows SELinux."""
+        tree.write("etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n")
+        tree.write("etc/selinux/targeted/contexts/files/file_contexts", "/.* system_u:object_r:default_t:s0\n")
+        tree.write("usr/local/sbin/setfiles", '#!/bin/sh\n# a test double\necho "$@" >/srv/labelled\n')
+        assert run(words("setup", tree.root)).code == 0
+        assert tree.read("srv/labelled").split()[-2:] == ["/etc/selinux/targeted/contexts/files/file_contexts", "/"]
+        assert not (tree.root / ".autorelabel").exists()
+        tree.write("usr/local/sbin/setfiles", "#!/bin/sh\nexit 1\n")
+        assert run(words("setup", tree.root, settings=(*SPACE, "docker.users=[admin]"))).code == 0
+        assert (tree.root / ".autorelabel").exists()
+
     def test_what_others_have_mounted_in_it_is_neither_believed_nor_touched(self, tree: ImageTree, words: Words) -> None:
         for part in ("proc", "sys", "dev"):
             subprocess.run(["mount", "--bind", f"/{part}", str(tree.root / part)], check=True)

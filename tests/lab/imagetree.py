@@ -6,19 +6,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Optional
 
-from tests.lab.need import require_root
+from tests.lab.need import LabUnavailable, require_root
 from tests.lab.nshost import base_tree
 
 
 class ImageTree:
     """The tree at `root`, over `base` (default: the base of the namespace hosts); what is changed in it is in `upper`. A context manager."""
 
-    def __init__(self, base: Optional[Path] = None, files: Mapping[str, str] = {}, remove: Sequence[str] = ()) -> None:
+    def __init__(self, base: Optional[Path] = None) -> None:
         require_root("a tree to make an image of")
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="mlhost-image-", dir=str(memory) if os.access(memory, os.W_OK) else None))
@@ -27,16 +26,16 @@ class ImageTree:
         for part in (self.root, self.upper, self.folder / "work"):
             part.mkdir()
         options = f"lowerdir={base or base_tree()},upperdir={self.upper},workdir={self.folder / 'work'}"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(self.root)], check=True)
-        for name in remove:
-            (self.root / name).unlink()
-        for name, text in files.items():
-            self.write(name, text)
+        done = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(self.root)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise LabUnavailable(f"a tree cannot be mounted here: {done.stderr.strip()}")
 
     def write(self, name: str, text: str) -> None:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+        path.chmod(0o755 if text.startswith("#!") else 0o644)
 
     def read(self, name: str) -> str:
         return (self.root / name).read_text()
