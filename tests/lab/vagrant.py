@@ -64,6 +64,7 @@ Vagrant.configure("2") do |config|
     p.kernel = "{kernel}"
     p.initrd = "{initrd}"
     p.cmd_line = "root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off no_timer_check"
+    p.disk_driver cache: "unsafe"
     p.graphics_type = "none"
     p.video_type = "none"
   end
