@@ -39,8 +39,9 @@ class Guard:
     """A small shell that waits beside the container, and removes it if this process dies without a word."""
 
     def __init__(self, place: Place, name: str) -> None:
-        argv = place.words(["sh", "-c", shipped("scripts/run/guard.sh"), "sh", name])
-        if not isinstance(place, Here):
+        wire = [] if isinstance(place, Here) else ["wire"]
+        argv = place.words(["sh", "-c", shipped("scripts/run/guard.sh"), "sh", name, *wire])
+        if wire:
             # Through the wire, an end of input may also be the wire's: only a word of this side removes anything.
             argv = ["sh", "-c", 'trap "" HUP INT QUIT TERM TSTP; { while IFS= read -r w; do echo "$w"; case $w in done|lost|over) exit;; esac; done; echo gone; } | "$@"', "sh", *argv]
         self._process = subprocess.Popen(
