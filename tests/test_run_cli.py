@@ -100,6 +100,7 @@ class TestWhatIsPrinted:
         assert done.stdout == "mlhost run img x\n"
 
 
+@pytest.mark.slow  # each starts Python several times
 class TestWhatIsRun:
     def test_the_exit_code_is_the_commands(self, call: Call) -> None:
         for code in (0, 3, 42):
@@ -120,6 +121,7 @@ class TestWhatIsRun:
         assert call("-q", "-e", "NOT_THERE", "img").err == ""
 
 
+@pytest.mark.slow  # each starts Python several times
 class TestDefaults:
     def test_the_users_file_says_what_is_mounted(self, call: Call, tmp_path: Path) -> None:
         (tmp_path / "config/mlhost").mkdir(parents=True)
@@ -157,6 +159,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow  # each starts Python several times
 @pytest.mark.parametrize("case", REFUSED)
 def test_wrong_usage_is_exit_code_2_with_a_remedy(call: Call, case: str) -> None:
     words, expected = REFUSED[case]
@@ -196,6 +199,7 @@ def test_starting_imports_none_of_the_machinery(call: Call) -> None:
     assert done.stderr.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow  # each starts Python several times
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_commands_and_options(shell: str) -> None:
     """click's own protocol: what the line's shell function asks, and what comes back (click.palletsprojects.com, Shell Completion)."""

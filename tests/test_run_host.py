@@ -6,10 +6,12 @@ GPUs come into containers by a real CDI request, Docker's real --gpus, and the r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.host
 
 UUIDS = ("GPU-7e57d0b1-0000-4000-8000-000000000000", "GPU-7e57d0b1-0000-4000-8000-000000000001")
 MLHOST = "[e]ntrypoint.*run small"  # for pgrep, which must not find the shell that calls it
+STOP = "for tree in .cache/mlhost/run/trees/proj-*; do touch \"$tree/stop\"; done"
 LONG = 120.0  # seconds that anything may take here; what is waited for takes one
 
 
@@ -55,6 +58,13 @@ def ended(host: NsHost) -> int:
     """The exit code, once there is one."""
     until("mlhost has ended", lambda: host.run("cat proj/code", check=False).out.strip() != "")
     return int(host.run("cat proj/code").out)
+
+
+def command_line(path: Path) -> str:
+    """What a process here was started with; nothing for one that has just gone."""
+    with contextlib.suppress(OSError):
+        return path.read_bytes().decode(errors="replace")
+    return ""
 
 
 def containers(host: NsHost) -> str:
@@ -201,8 +211,10 @@ class TestATerminal:
         assert containers(host) == ""
 
     def test_ctrl_c_reaches_a_command_whose_output_is_piped_once(self, host: NsHost) -> None:
-        script = "trap \"echo caught\" INT; echo ready; n=0; while [ \\$n -lt 20 ]; do sleep 0.1; n=\\$((n+1)); done; echo end; exit 5"
-        pid, end = self.terminal(host, f"bash -c \"set -o pipefail; trap : INT; mlhost run small sh -c '{script}' | (trap '' INT; cat); echo code=\\${{PIPESTATUS[0]}}\"")
+        # As in a person's shell: all of the pipeline hears the key; the shell itself and `cat` are told to live on, to see what the command says.
+        host.run("cat > proj/inner", stdin="trap 'echo caught; n=9' INT\necho ready\nn=0\nwhile [ $n -lt 9 ]; do sleep 0.2; done\nsleep 1\nexit 5\n")
+        host.run("cat > proj/piped", stdin="trap : INT\nmlhost run small sh inner | (trap '' INT; exec cat)\necho code=${PIPESTATUS[0]}\n")
+        pid, end = self.terminal(host, "bash piped")
         self.read_until(end, "ready")
         os.write(end, b"\x03")
         text = self.read_until(end, r"code=\d+")
@@ -315,70 +327,71 @@ class TestOnAnotherMachine:
         assert again.out.split() == ["data", "result", "train.sh"]
         assert "sending" not in again.err
 
-    def test_an_edit_made_meanwhile_is_not_lost(self, host: NsHost, project: Path) -> None:
-        process = subprocess.Popen(self.line(host, "small", "sh", "-c", "echo theirs > train.sh; echo up; while [ ! -e stop ]; do sleep 0.1; done"),
-                                   cwd=project, env={**environment(), "PYTHONPATH": str(CHECKOUT)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    @contextlib.contextmanager
+    def begun(self, host: NsHost, project: Path, script: str, *words: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+        """`mlhost run --host` with a script, once that has said its first line; ended whatever happens."""
+        (project / "script").write_text(script)
+        process = subprocess.Popen(self.line(host, *words, "small", "sh", "script"), cwd=project, env={**environment(), "PYTHONPATH": str(CHECKOUT), **environ},
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+        until("nothing runs there any more", lambda: host.run(STOP).code == 0 and containers(host) == "")
+
+    def said(self, process: subprocess.Popen[str]) -> str:
+        """The command's next line."""
         assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
-        (project / "train.sh").write_text("mine\n")
-        host.run("touch .cache/mlhost/run/trees/proj-*/stop")
-        assert process.wait(LONG) == 0
-        process.stdout.close()
+        return process.stdout.readline()
+
+    def test_an_edit_made_meanwhile_is_not_lost(self, host: NsHost, project: Path) -> None:
+        with self.begun(host, project, "echo theirs > train.sh; echo up; until [ -e stop ]; do sleep 0.1; done") as process:
+            assert self.said(process) == "up\n"
+            (project / "train.sh").write_text("mine\n")
+            host.run(STOP)
+            assert process.wait(LONG) == 0
         assert (project / "train.sh").read_text() == "mine\n"
         assert (project / f"train.sh.from-{host.address}").read_text() == "theirs\n"
 
     def test_a_signal_goes_there_and_the_results_come_back_all_the_same(self, host: NsHost, project: Path) -> None:
-        process = subprocess.Popen(self.line(host, "small", "sh", "-c", "trap 'echo caught > result; exit 4' INT; echo up; while :; do sleep 0.1; done"),
-                                   cwd=project, env={**environment(), "PYTHONPATH": str(CHECKOUT)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
-        process.send_signal(2)
-        assert process.wait(LONG) == 4
-        process.stdout.close()
+        with self.begun(host, project, "trap 'echo caught > result; exit 4' INT; echo up; while :; do sleep 0.1; done") as process:
+            assert self.said(process) == "up\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(LONG) == 4
         assert (project / "result").read_text() == "caught\n"
 
     def test_killed_here_it_is_gone_there(self, host: NsHost, project: Path) -> None:
-        process = subprocess.Popen(self.line(host, "small", "sh", "-c", "echo up; exec sleep 600"), cwd=project, env={**environment(), "PYTHONPATH": str(CHECKOUT)},
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        until("the container there is gone", lambda: containers(host) == "")
+        with self.begun(host, project, "echo up; exec sleep 600") as process:
+            assert self.said(process) == "up\n"
+            assert "Up" in containers(host)
+            process.kill()
+            until("the container there is gone", lambda: containers(host) == "")
 
     def test_a_connection_that_breaks_leaves_it_running_and_the_next_run_fetches(self, host: NsHost, project: Path) -> None:
-        script = "echo up; while [ ! -e stop ]; do sleep 0.1; done; echo late > result"
-        process = subprocess.Popen(self.line(host, "small", "sh", "-c", script), cwd=project, env={**environment(), "PYTHONPATH": str(CHECKOUT)},
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
-        # The host's end of the connection, as a network that goes away would take it.
-        host.run("pkill -KILL -u admin -x sshd-session; pkill -KILL -u admin -x sshd", user="root", check=False)
-        _, said = process.communicate(timeout=LONG)
-        assert process.returncode == 4, said
-        assert "goes on there" in said
-        assert "Up" in containers(host)
-        host.run("touch .cache/mlhost/run/trees/proj-*/stop")
-        until("it has ended there", lambda: containers(host) == "")
+        with self.begun(host, project, "echo up; until [ -e stop ]; do sleep 0.1; done; echo late > result") as process:
+            assert self.said(process) == "up\n"
+            # The host's end of the connection, as a network that goes away would take it.
+            host.run("pkill -KILL -u admin -x sshd-session; pkill -KILL -u admin -x sshd", user="root", check=False)
+            _, said = process.communicate(timeout=LONG)
+            assert process.returncode == 4, said
+            assert "goes on there" in said
+            assert "Up" in containers(host)
         ran = self.there(host, project, "small", "true")
         assert ran.code == 0, str(ran)
         assert (project / "result").read_text() == "late\n"
 
     def test_no_secret_is_in_any_command_line_on_either_side(self, host: NsHost, project: Path) -> None:
         (project.parent / "env").write_text("FILE_KEY=in-file-s3cret\n")
-        process = subprocess.Popen(self.line(host, "-e", "NAMED", "--env-file", str(project.parent / "env"), "small", "sh", "-c",
-                                             "echo $NAMED $FILE_KEY; while [ ! -e stop ]; do sleep 0.1; done"),
-                                   cwd=project, env={**environment(), "PYTHONPATH": str(CHECKOUT), "NAMED": "by-name-s3cret"}, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "by-name-s3cret in-file-s3cret\n"
-        there = host.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", user="root").out
-        here = b"".join(p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists()).decode(errors="replace")
-        host.run("touch .cache/mlhost/run/trees/proj-*/stop")
-        assert process.wait(LONG) == 0
-        process.stdout.close()
+        options = ("-e", "NAMED", "--env-file", str(project.parent / "env"))
+        with self.begun(host, project, "echo $NAMED $FILE_KEY; until [ -e stop ]; do sleep 0.1; done", *options, NAMED="by-name-s3cret") as process:
+            assert self.said(process) == "by-name-s3cret in-file-s3cret\n"
+            there = host.run("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", user="root", check=False).out
+            here = "".join(command_line(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
+            host.run(STOP)
+            assert process.wait(LONG) == 0
         assert "NAMED" in here
+        assert "--env-file" in there
         assert "s3cret" not in there + here
         assert host.run("ls .cache/mlhost/run/env").out == ""
 

@@ -24,6 +24,9 @@ class Folder:
     def words(self, argv: Sequence[str], terminal: bool = False) -> list[str]:
         return list(argv)
 
+    def alive(self) -> bool:
+        return True
+
 
 class Two:
     """A tree here and its copy there."""

@@ -97,7 +97,7 @@ def scene(fresh: Fresh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
     settings = " ".join(f"--set '{setting}'" for setting in fresh.settings())
     # The page's `mlhost`, told where the lab is: its ssh_config, and its mirrors where a playbook is read.
     (home / "bin/mlhost").write_text(
-        f"#!/bin/sh\ncommand=$1; shift\ncase $command in setup|plan|verify|doctor) set -- {settings} \"$@\" ;; esac\n"
+        f"#!/bin/sh\ncommand=$1; shift\ncase $command in setup|plan|verify|doctor|status) set -- {settings} \"$@\" ;; esac\n"
         f"cd_back=$PWD; export PYTHONPATH={CHECKOUT}\nexec \"$LAB_PYTHON\" -m provision \"$command\" -F {home}/ssh_config \"$@\"\n"
     )
     (home / "bin/mlhost").chmod(0o755)

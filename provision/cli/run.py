@@ -29,8 +29,8 @@ Examples:
   mlhost run --alias >> ~/.bashrc                         `dockrun IMAGE COMMAND` from now on
 
 \b
-The exit code is the command's. 125: Docker could not start it, 126: it cannot be executed, 127: it is not in the image.
-Docs: docs/run.md
+Exit codes: the command's own, 128 + n for signal n; 125 Docker could not start it, 126 it cannot be executed, 127 it is not
+in the image; before it runs: 1 failed or refused, 2 wrong usage, 4 unreachable.
 """,
 )
 @click.argument("image", required=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,8 +22,6 @@ from provision.shipped import shipped
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _KEYS = (signal.SIGINT, signal.SIGQUIT)
 TAIL = 8192
-# OpenSSH's own words where the wire breaks (clientloop.c, packet.c, mux.c); a command that ends with 255 says none of them.
-_LOST = re.compile(r"(client_loop:|mux_client|Connection (to \S+ )?(closed|reset|timed out)|Timeout, server|Broken pipe|Shared connection to \S+ closed)")
 _GUARD_SECONDS = 30.0
 
 
@@ -42,8 +39,9 @@ class Guard:
     """A small shell that waits beside the container, and removes it if this process dies without a word."""
 
     def __init__(self, place: Place, name: str) -> None:
-        argv = place.words(["sh", "-c", shipped("scripts/run/guard.sh"), "sh", name])
-        if not isinstance(place, Here):
+        wire = [] if isinstance(place, Here) else ["wire"]
+        argv = place.words(["sh", "-c", shipped("scripts/run/guard.sh"), "sh", name, *wire])
+        if wire:
             # Through the wire, an end of input may also be the wire's: only a word of this side removes anything.
             argv = ["sh", "-c", 'trap "" HUP INT QUIT TERM TSTP; { while IFS= read -r w; do echo "$w"; case $w in done|lost|over) exit;; esac; done; echo gone; } | "$@"', "sh", *argv]
         self._process = subprocess.Popen(
@@ -98,7 +96,7 @@ def run(place: Place, argv: Sequence[str], environment: Mapping[str, str], name:
 
             received.wait(process, hand_on)
             code, ran = process.returncode, True
-            lost = remote and code == 255 and _LOST.search(tail.text()) is not None
+            lost = code == 255 and not place.alive()
             ended = Ended(code if code >= 0 else 128 - code, tail.text(), received.sent, lost)
         finally:
             # Docker's client can end before its container does: killed itself, or after three signals.

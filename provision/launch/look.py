@@ -27,6 +27,9 @@ class Place(Protocol):
     def words(self, argv: Sequence[str], terminal: bool = False) -> list[str]:
         """The command line here that runs a command there."""
 
+    def alive(self) -> bool:
+        """Whether the way there still stands."""
+
 
 Say = Callable[[str], None]
 """Tells the user something, a sentence at a time, beside the command's output."""
@@ -40,6 +43,10 @@ class Here:
     def words(self, argv: Sequence[str], terminal: bool = False) -> list[str]:
         """As it is."""
         return list(argv)
+
+    def alive(self) -> bool:
+        """Always."""
+        return True
 
 
 class LocalDisk:

@@ -68,6 +68,11 @@ class There:
         """ssh with the command as one text, quoted for the shell there."""
         return ["ssh", "-o", "ControlMaster=no", *self._options, "-tt" if terminal else "-T", self._host, "--", shlex.join(argv)]
 
+    def alive(self) -> bool:
+        """Whether the connection still stands; a client that ends with 255 does not say whether that was the command's own code."""
+        asked = ["ssh", "-O", "check", *self._options, self._host]
+        return subprocess.run(asked, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
     def master(self) -> list[str]:
         """The connection itself; it goes to the background, and away by itself a minute after its last user."""
         alive = ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=8")

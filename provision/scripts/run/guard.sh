@@ -1,18 +1,20 @@
 # Waits beside a container of `mlhost run` for the word that all is over. Where that never comes, mlhost was killed: the container goes.
-#   sh -c … sh NAME [PID]: PID is the docker command's, where it runs beside this
+#   sh -c … sh NAME [wire]: behind a wire, an end without a word may be the wire's, and the container goes on
 run_guard() {
+    last=''
     trap '' HUP INT QUIT TERM TSTP
     while IFS= read -r word; do
         case $word in
             done) return 0 ;;
-            lost) return 0 ;; # the connection to here broke: the container goes on
+            lost) return 0 ;;
             over) # docker has ended: what it left behind, if anything, is there by now
                 docker rm -f "$1" >/dev/null 2>&1
                 return 0 ;;
-            gone) break ;;
+            gone) last=gone && break ;;
             pid*) pid=${word#pid } ;;
         esac
     done
+    if [ "${2:-}" = wire ] && [ "$last" != gone ]; then return 0; fi
     # first who would still create it
     if [ -n "${pid:-}" ]; then kill -s TERM "$pid" 2>/dev/null; fi
     tries=0
