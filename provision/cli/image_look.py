@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import click
 
 from provision.cli.image_options import display_options, gauge_of
 from provision.cli.options import Output, output_options
+from provision.errors import UsageError
 
 
 @click.command(epilog="""
@@ -40,7 +42,9 @@ def history(*, image: str, dockerfile: str | None, output: Output) -> int:
     steps = work.steps(rows, found.diff_ids)
     path = dockerfile or ("Dockerfile" if os.path.isfile("Dockerfile") else None)
     if path:
-        steps = work.placed(steps, read(path))
+        # One that merely lies here need not be this image's, nor be one at all.
+        with contextlib.nullcontext() if dockerfile else contextlib.suppress(UsageError):
+            steps = work.placed(steps, read(path))
     if output.format == "json":
         document = {"schema": 1, "image": found.id, "tags": list(found.tags), "size": found.size, "steps": [vars(step) for step in steps]}
         write_json(document, output)

@@ -10,7 +10,7 @@ if docker info >/dev/null 2>&1; then
 elif command -v sudo >/dev/null 2>&1 && sudo -n docker info >/dev/null 2>&1; then
     docker="sudo -n docker"
 else
-    echo "docker closed $(docker info 2>&1 | tail -n 1)"
+    echo "docker closed $(docker ps -q 2>&1 | tail -n 1)"
     exit 0
 fi
 echo "docker $docker"
