@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from provision.transport import Transport
 
 _PASSWORD = re.compile(r"//[^/@]*@")
+NO_APT = "Pin versions in the playbook (`docker.version`, `toolkit.version`, `driver.branch`) for such hosts."
 NO_RECORD = "`mlhost facts --format raw --packages` makes one that has it; without --packages it has not."
 
 
@@ -51,14 +52,16 @@ class Resolved:
 
 
 def system(name: str, raw: bytes, loaded: Loaded, steps: Sequence[Any] = (), transport: Transport | None = None) -> System:
-    """A system from its capture. Raises Failed for a capture without dpkg's record, ProbeFailed for what is none."""
+    """A system from its capture. Raises Failed for a capture without dpkg's record, Unsupported for one of a system without dpkg, ProbeFailed for what is none."""
     from provision.facts import parse
 
     sections = split(raw)
     facts = parse(sections)
     record = sections.get(aptroot.RECORDED)
+    if "rpm" in sections:
+        raise Unsupported(f"{name}: {facts.os.pretty_name or facts.os.id} has no apt, and locks and bundles are made with apt so far.", NO_APT)
     if record is None or record.rc:
-        raise Failed(f"{name}: the capture does not hold what is installed there, or the system has no dpkg.", NO_RECORD)
+        raise Failed(f"{name}: the capture does not hold what is installed there.", NO_RECORD)
     # what it was made by and where a host's answer went long ago does not matter
     return System(name, replace(facts, asked_at=None, locks=(), cloud_init=""), record.text, loaded, steps, transport)
 
@@ -99,10 +102,7 @@ def _decided(seen: System, catalog: Catalog) -> Plan:
         kind = Unsupported if problem.unsupported else Refused
         raise kind(f"{seen.name}: {problem.message}", problem.fix)
     if decided.platform.family != "debian":
-        raise Unsupported(
-            f"{seen.name}: {decided.platform.name or decided.platform.id} has no apt, and locks and bundles are made with apt so far.",
-            "Pin versions in the playbook (`docker.version`, `toolkit.version`, `driver.branch`) for such hosts.",
-        )
+        raise Unsupported(f"{seen.name}: {decided.platform.name or decided.platform.id} has no apt, and locks and bundles are made with apt so far.", NO_APT)
     items = tuple(replace(i, state=CHANGE) if i.state == REFUSED and i.action is not None else i for i in decided.items)
     return replace(decided, items=items, problems=())
 

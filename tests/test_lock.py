@@ -14,10 +14,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision import aptroot, catalog, debversion, lockfile, playbook
+from provision import aptroot, catalog, debversion, lockfile, locking, playbook
 from provision.actions import BundleImages, BundleRepository, Packages
 from provision.capture import split
-from provision.errors import Failed, UsageError
+from provision.errors import Error, Failed, Unsupported, UsageError
 from provision.facts import parse
 from provision.lockfile import HostClass, Lock, LockedPackage, LockedRepository
 from provision.lockplan import Bundled, Pinned, checks, held, skew
@@ -321,6 +321,12 @@ def test_what_apt_refuses_is_told_in_its_words() -> None:
 def test_a_machine_without_apt_says_so() -> None:
     with pytest.raises(Failed, match="has no apt-get"):
         aptroot.answer(b"@@m1 probe 0\n\n@@m1 apt 127\n\n@@m1 end 0\n\n", "m1", "here")
+
+
+@pytest.mark.parametrize(("name", "kind", "said"), [("alma10", Unsupported, "has no apt"), ("debian13-cloud", Failed, "does not hold what is installed")])
+def test_a_capture_that_cannot_be_locked_says_why(name: str, kind: type[Error], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        locking.system(name, (HOSTS / name / "probe.txt").read_bytes(), loaded())
 
 
 def test_a_source_whose_key_the_capture_lacks_is_an_error_that_says_how_to_make_a_better_one() -> None:
