@@ -175,7 +175,7 @@ def test_every_row_says_where_its_facts_come_from_and_when_they_were_checked(nam
 
 
 def test_every_data_file_is_one_that_the_catalog_reads() -> None:
-    others = ["remedies", "userdata"]  # provision.remedies, provision.pull.userdata
+    others = ["remedies", "userdata", "images"]  # provision.remedies, provision.pull.userdata, provision.images
     assert sorted(["clouds", "cuda", "distros", "distros_rpm", "drivers", "drivers_rpm", "gpus", "instances", "repositories", *others]) == FILES
 
 

@@ -84,7 +84,7 @@ def test_the_probe_lists_mig_devices_and_old_drivers_are_asked_without(tmp_path:
     smi.chmod(0o755)
     text = (resources.files("provision") / "scripts/probe.sh").read_text(encoding="utf-8")
     functions = text.rpartition("\nmain ")[0].replace("/proc/driver/nvidia/version", str(smi))
-    script = f"{functions}\nMARK=m GPU=1 P_smi={smi} P_timeout='' P_modinfo='' P_ctk=''\nPATH={tmp_path}:$PATH\nemit probe 0 ''\ndriver\nemit end 0 ''\n"
+    script = f"{functions}\nMARK=m GPU=1 P_smi={smi} P_timeout='' P_modinfo='' P_ctk=''\nPATH={tmp_path}:$PATH\nemit probe 0 ''\ndriver\nemit end 0 ''\nflush\n"
     done = subprocess.run([*shell, "-s"], input=script.encode(), capture_output=True, timeout=60, check=False)
     gpus = driver(split(done.stdout, "m"), frozenset()).gpus
     assert [(g.uuid, len(g.mig_devices)) for g in gpus] == [(GPU, read)], done

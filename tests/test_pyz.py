@@ -67,7 +67,7 @@ class TestWhatIsPinned:
 
     @pytest.mark.skipif(sys.version_info < (3, 10), reason="this Python does not say what its standard library is")
     def test_is_all_that_mlhost_imports_but_for_other_machines(self, checkout: Path) -> None:
-        elsewhere = {"azure", "boto3", "botocore", "cryptography", "fabric", "invoke", "paramiko", "pytest", "typing_extensions"}
+        elsewhere = {"azure", "boto3", "botocore", "cryptography", "distributed", "fabric", "invoke", "paramiko", "pytest", "typing_extensions"}
         files = {"yaml": "pyyaml"}
         imported: dict[str, str] = {}
         for path in (checkout / "provision").rglob("*.py"):

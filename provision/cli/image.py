@@ -46,6 +46,9 @@ Examples:
 
 \b
 Run `mlhost image COMMAND --help` for a command's options and examples.
+
+\b
+Exit codes: 0 done, 1 failed (or the builds differ), 2 wrong usage, 4 unreachable.
 """)
 def command() -> None:
     """Make container images and move them: write, build, look into, save, load, push, copy."""

@@ -72,6 +72,6 @@ def choose(hosts: Sequence[Host], images: Mapping[str, Any], cuda: Mapping[str, 
             continue
         if key[:2] <= newest and key[:2] >= oldest:
             why += [f"CUDA {row['release']} is the newest below that with a published image"] if newest_of and not wanted else []
-            return Choice(row["release"], row["systems"][0], tuple(why), bool(row["verified"]))
+            return Choice(row["release"], row["systems"][0], tuple(why), bool(row["seen"]))
     said = "; ".join(why) or f"there is none for {wanted}"
     raise NoFit(f"No CUDA image suits them all: {said}.", "Update the oldest driver (`mlhost setup`), or make an image for each part of the fleet.")

@@ -23,7 +23,7 @@ WORDS = {
 
 _OF_STEP = {
     "preflight": "system", "system": "system", "proxy": "system", "storage": "system", "image": "system", "driver": "driver", "docker": "docker",
-    "toolkit": "toolkit", "smoke": "smoke",
+    "run": "docker", "toolkit": "toolkit", "smoke": "smoke",
 }
 _OF_CHECK = {
     "system": "system", "disk": "system", "pci": "gpu", "kernel-module": "driver", "device-nodes": "driver", "nvidia-smi": "driver",
