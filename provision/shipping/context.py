@@ -49,9 +49,12 @@ def files(folder: str, dockerfile: str = "Dockerfile") -> Iterator[tuple[str, st
     yield from walk("")
 
 
+_DOCKERFILE = ".mlhost.Dockerfile"
+
+
 @contextlib.contextmanager
 def staged(folder: str, dockerfile: str, into: str) -> Iterator[tuple[str, str]]:
-    """A copy of a context without what is ignored, with modes that no umask has a part in; gives its folder, and a file with this Dockerfile beside it.
+    """A copy of a context without what is ignored, with modes that no umask has a part in; gives its folder, and a file with this Dockerfile in it.
 
     Times are left to the rewriting of the layers. Raises UsageError where something cannot be read, or where there is no room in `into`.
     """
@@ -59,11 +62,17 @@ def staged(folder: str, dockerfile: str, into: str) -> Iterator[tuple[str, str]]
         target = os.path.join(top, "context")
         os.mkdir(target)
         for path, full in files(folder):
+            if path == ".dockerignore":
+                continue
             try:
                 _copy(full, os.path.join(target, path))
             except OSError as error:
                 raise UsageError(f"{full} cannot be copied to {into}: {error.strerror}.", "Name it in .dockerignore, make it readable, or make room.") from None
-        written = os.path.join(top, "Dockerfile")
+        # Within the context, and ignored there: for a Dockerfile outside, Docker's classic client adds a name made up anew each time to the .dockerignore,
+        # which then is in the image.
+        written = os.path.join(target, _DOCKERFILE)
+        with open(os.path.join(target, ".dockerignore"), "w", encoding="ascii") as file:
+            file.write(f".dockerignore\n{_DOCKERFILE}\n")
         with open(written, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(dockerfile)
         yield target, written
