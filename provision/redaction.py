@@ -45,7 +45,7 @@ _ACCOUNTS = (
     (re.compile(r"(?<![0-9a-f-])i-(?:[0-9a-f]{17}|[0-9a-f]{8})\b"), GONE),
 )
 # Sections whose text is a public key, byte for byte.
-_KEYS = ("key64:", "keyhex:")
+_KEYS = ("keytext:", "key64:", "keyhex:")
 
 
 def scrub(text: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from provision.capture import split
 from provision.errors import ProbeFailed, UsageError
 from provision.facts import parse
-from provision.model import Facts
+from provision.model import Facts, Section
 from provision.probe import probe_args, probe_script
 from tests.fakeroot import DEBIAN_12, SECURE_BOOT, UBUNTU_2404, fingerprint, gpu, tree, vgpu_config
 
@@ -96,7 +96,7 @@ FULL = {
     "etc/apt/sources.list": "deb http://mirror.example/debian bookworm main\n",
     "etc/apt/sources.list.d/docker.sources": "Types: deb\nURIs: https://download.docker.com/linux/debian\nSuites: bookworm\nComponents: stable\n",
     "etc/apt/sources.list.d/ignored by apt.list": "deb http://nowhere.example x y\n",
-    "etc/apt/keyrings/docker.asc": KEY,
+    "etc/apt/keyrings/docker.gpg": KEY,
     "usr/share/keyrings/somebody-elses.gpg": b"not asked for",
     "etc/apt/apt.conf.d/95proxy": '// a comment\nAcquire::http::Proxy "http://proxy.example:3128/";\n',
     "etc/group": "root:x:0:\ndocker:x:999:ann,bob\n",
@@ -136,7 +136,7 @@ def test_everything_in_a_tree_is_found_by_every_shell(shell, tmp_path):
     assert facts.daemon_json == '{"log-driver": "local"}\n'
     assert facts.daemon_json_sha256 == hashlib.sha256(b'{"log-driver": "local"}\n').hexdigest()
     assert [s.path for s in facts.apt_sources] == ["/etc/apt/sources.list", "/etc/apt/sources.list.d/docker.sources"]
-    assert facts.keyrings == {"/etc/apt/keyrings/docker.asc": KEY}
+    assert facts.keyrings == {"/etc/apt/keyrings/docker.gpg": KEY}
     assert facts.apt_proxy == "http://proxy.example:3128/"
     assert facts.groups == {"docker": ("ann", "bob")}
     assert facts.users == ("root", "ann")
@@ -291,7 +291,7 @@ def open_tmp(tmp_path):
 def test_without_root_what_cannot_be_read_is_unknown_and_not_absent(shell, open_tmp):
     root = tree(open_tmp / "root", FULL)
     prefix = unprivileged()
-    closed = {"etc/docker": 0, "var/lib/mlhost": 0, "etc/apt/keyrings/docker.asc": 0, "etc/apt/sources.list.d": 0, "etc/group": 0}
+    closed = {"etc/docker": 0, "var/lib/mlhost": 0, "etc/apt/keyrings/docker.gpg": 0, "etc/apt/sources.list.d": 0, "etc/group": 0}
     try:
         for name, mode in closed.items():
             (root / name).chmod(mode)
@@ -522,7 +522,7 @@ def test_a_host_that_has_only_busybox_is_read(tmp_path):
             assert facts.daemon_json_sha256
             assert sorted(facts.packages or {}) == ["broken", "docker-ce", "dpkg", "libnvidia-compute-580"]
             if (programs / "base64").exists():
-                assert facts.keyrings == {"/etc/apt/keyrings/docker.asc": KEY}
+                assert facts.keyrings == {"/etc/apt/keyrings/docker.gpg": KEY}
         else:
             assert facts.kernel == os.uname().release
             assert facts.disks["/"].total_kb > 0
@@ -539,7 +539,7 @@ def test_without_base64_keys_come_as_hex(tmp_path):
         real = shutil.which(name)
         assert real, name
         (programs / name).symlink_to(real)
-    root = tree(tmp_path / "root", {"etc/os-release": DEBIAN_12, "etc/apt/keyrings/docker.asc": KEY})
+    root = tree(tmp_path / "root", {"etc/os-release": DEBIAN_12, "etc/apt/keyrings/docker.gpg": KEY})
     folders = "in ${PATH:-/usr/bin:/bin} /usr/local/sbin /usr/local/bin /usr/sbin /usr/bin /sbin /bin /snap/bin"
     assert folders in probe_script()
     script = probe_script().replace(folders, "in $PATH")
@@ -547,8 +547,20 @@ def test_without_base64_keys_come_as_hex(tmp_path):
         [dash, "-s", "--", MARK, "--root", str(root)], input=script.encode(), capture_output=True, check=False, timeout=30, env={"PATH": str(programs)}
     )
     sections = split(done.stdout, MARK)
-    assert "keyhex:/etc/apt/keyrings/docker.asc" in sections
-    assert parse(sections).keyrings == {"/etc/apt/keyrings/docker.asc": KEY}
+    assert "keyhex:/etc/apt/keyrings/docker.gpg" in sections
+    assert parse(sections).keyrings == {"/etc/apt/keyrings/docker.gpg": KEY}
+
+
+def test_armoured_keys_come_as_they_are_and_others_as_base64(shell, tmp_path):
+    armoured = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nbm90IGEga2V5\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n"
+    keys = {"etc/apt/keyrings/docker.asc": armoured, "etc/apt/keyrings/docker.gpg": KEY, "etc/pki/rpm-gpg/RPM-GPG-KEY-nvidia": armoured[:-1]}
+    root = tree(tmp_path / "root", {"etc/os-release": DEBIAN_12, **keys, "etc/apt/keyrings/much.asc": b"x" * 70_000})
+    sections = split(ask(shell, *probe_args(MARK, root=str(root), arch="x86_64")), MARK)
+    assert {name for name in sections if name.startswith("key")} == {
+        "keytext:/etc/apt/keyrings/docker.asc", "keytext:/etc/apt/keyrings/much.asc", "keytext:/etc/pki/rpm-gpg/RPM-GPG-KEY-nvidia", "key64:/etc/apt/keyrings/docker.gpg"}
+    assert sections["keytext:/etc/apt/keyrings/much.asc"] == Section(27, "")
+    assert parse(sections).keyrings == {
+        "/etc/apt/keyrings/docker.asc": armoured, "/etc/apt/keyrings/docker.gpg": KEY, "/etc/pki/rpm-gpg/RPM-GPG-KEY-nvidia": armoured}
 
 
 def test_without_awk_the_answer_says_so(tmp_path):

@@ -133,7 +133,7 @@ def signing_key_missing(seen: Seen) -> Answer:
     """Only folders that the probe reads whole can tell that a key is missing."""
     for path, key in _keyed_sources(seen):
         whole = key.startswith("/etc/apt/keyrings/") or (key.startswith("/usr/share/keyrings/") and re.search(r"docker|nvidia|cuda", key))
-        if whole and f"key64:{key}" not in seen.sections and f"keyhex:{key}" not in seen.sections:
+        if whole and not any(f"{form}:{key}" in seen.sections for form in ("keytext", "key64", "keyhex")):
             return f"{path} is signed by {key}, which does not exist"
     return False
 

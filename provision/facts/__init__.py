@@ -143,7 +143,7 @@ def _with_unknown(facts: Facts, sections: Sections, more: tuple[str, ...]) -> Fa
         unknown.append("nvidia.on_disk")
     if facts.gpus and facts.live and facts.uid not in (0, None):
         unknown.append("nvidia_pci.vgpu")
-    unknown += [name for name, section in (("units", "units"), ("locks", "locks"), ("disks", "df"), ("group", "group"),
+    unknown += [name for name, section in (("units", "units"), ("locks", "locks"), ("disks", "df_both" if "df_both" in sections else "df"), ("group", "group"),
                                            ("proof", "proof"), ("cloud_init", "cloud_status"))
                 if _unknown(sections, section) and not (name == "units" and facts.systemd is False)]
     if journal.unknown(sections):

@@ -100,14 +100,17 @@ def sources(sections: Sections) -> tuple[tuple[AptSource, ...], dict[str, str], 
 
 
 def keyrings(sections: Sections) -> dict[str, bytes]:
-    """The signing keys by path, byte for byte."""
+    """The signing keys by path, byte for byte; armoured ones, which come as text, with a newline at their end."""
     found: dict[str, bytes] = {}
     for name, section in sections.items():
         kind, _, path = name.partition(":")
-        if section.rc != 0 or kind not in ("key64", "keyhex"):
+        if section.rc != 0 or kind not in ("key64", "keyhex", "keytext"):
             continue
         try:
-            content = binascii.a2b_base64(section.text) if kind == "key64" else bytes.fromhex(section.text)
+            if kind == "keytext":
+                content = section.text.encode()
+            else:
+                content = binascii.a2b_base64(section.text) if kind == "key64" else bytes.fromhex(section.text)
         except ValueError:
             continue
         if len(content) <= _KEY_BYTES:

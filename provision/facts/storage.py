@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from provision.facts.system import MountPoint
 from provision.facts.text import ABSENT, Sections, get, number, rows, words
@@ -11,33 +11,40 @@ from provision.model import BlockDevice, Disk, PathFact
 
 # Every repetition is bounded, so that no line takes longer than its length.
 _GAP = r"[ \t]{1,60}"
-_DF = re.compile(rf"(?<=\S){_GAP}([0-9]{{1,20}}|-){_GAP}([0-9]{{1,20}}|-){_GAP}(-?[0-9]{{1,20}}|-){_GAP}(?:-?[0-9]{{1,20}}%|-){_GAP}(/.*)\Z")
+_COUNT = rf"{_GAP}([0-9]{{1,20}}|-)"
+_SHARE = rf"{_GAP}(?:-?[0-9]{{1,20}}%|-)"
+_FREE = rf"{_GAP}(-?[0-9]{{1,20}}|-)"
+_DF = re.compile(rf"(?<=\S){_COUNT}{_COUNT}{_FREE}{_SHARE}{_GAP}(/.*)\Z")
+_BOTH = re.compile(rf"(?<=\S){_COUNT}{_COUNT}{_FREE}{_SHARE}{_COUNT}{_COUNT}{_FREE}{_SHARE}{_GAP}(/.*)\Z")
 _KINDS = {"regular file": "file", "regular empty file": "file", "directory": "dir", "symbolic link": "link"}
 
 
 def disks(sections: Sections, mounts: Iterable[MountPoint]) -> dict[str, Disk]:
-    """Free space by the path asked for. df (POSIX format) answers in the order of the paths; where it left one out, none can be told apart."""
+    """Free space by the path asked for. df answers in the order of the paths; where it left one out, none can be told apart. GNU's tells of space
+    and inodes at once (section df_both), others are asked twice, in POSIX format (df, df_inodes)."""
     asked = list(rows(get(sections, "disk_paths").text))
     filesystems = {mount.path: mount.filesystem for mount in mounts}
-    blocks, inodes = (_df(get(sections, name).text) for name in ("df", "df_inodes"))
+    both = list(_rows(_BOTH, get(sections, "df_both").text))
+    blocks = [row[:3] + row[-1:] for row in both] or list(_rows(_DF, get(sections, "df").text))
+    inodes = [row[3:] for row in both] or list(_rows(_DF, get(sections, "df_inodes").text))
     if len(blocks) != len(asked):
         return {}
     found: dict[str, Disk] = {}
-    for index, (path, (total, free, mount)) in enumerate(zip(asked, blocks)):
+    for index, (path, row) in enumerate(zip(asked, blocks)):
+        total, free, mount = number(row[0]), number(row[2]), row[3]
         if total is None or free is None:
             continue
-        nodes = inodes[index] if len(inodes) == len(asked) else (None, None, "")
-        found.setdefault(path, Disk(path, mount, free, total, nodes[1] if nodes[0] else None, filesystems.get(mount, "")))
+        nodes = inodes[index] if len(inodes) == len(asked) else ("", "", "", "")
+        found.setdefault(path, Disk(path, mount, free, total, number(nodes[2]) if number(nodes[0]) else None, filesystems.get(mount, "")))
     return found
 
 
-def _df(text: str) -> list[tuple[int | None, int | None, str]]:
-    found = []
+def _rows(form: re.Pattern[str], text: str) -> Iterator[tuple[str, ...]]:
+    """The columns of every line of df's but its headings."""
     for row in list(rows(text))[1:]:
-        parts = _DF.search(row.strip())
+        parts = form.search(row.strip())
         if parts:
-            found.append((number(parts.group(1)), number(parts.group(3)), parts.group(4)))
-    return found
+            yield parts.groups()
 
 
 def block_devices(sections: Sections, mounts: Iterable[MountPoint]) -> tuple[BlockDevice, ...] | None:

@@ -380,7 +380,7 @@ libraries() {
     emit libraries 0 "$TEXT"
 }
 
-# keys: signing keys as base64 (section key64:PATH) or, without that program, as hex (keyhex:PATH).
+# keys: armoured signing keys as they are (section keytext:PATH), which takes no program; others as base64 (key64:PATH) or, without that, hex (keyhex:PATH).
 keys() {
     for folder in /etc/apt/keyrings /usr/share/keyrings /etc/apt/trusted.gpg.d /etc/pki/rpm-gpg; do
         at "$folder" || continue
@@ -395,6 +395,10 @@ keys() {
                 /etc/pki/rpm-gpg/*[Dd]ocker* | /etc/pki/rpm-gpg/*[Nn][Vv][Ii][Dd][Ii][Aa]* | /etc/pki/rpm-gpg/*[Cc][Uu][Dd][Aa]*) ;;
                 /etc/pki/rpm-gpg/*mlhost* | /etc/pki/rpm-gpg/*EPEL*) ;;
                 *) [ -n "$RECORD" ] || continue ;;
+            esac
+            case $folder/$base in
+                # apt takes a key of this name for armoured, and rpm's are always.
+                *.asc | /etc/pki/rpm-gpg/*) want file "keytext:$folder/$base" "$folder/$base"; continue ;;
             esac
             state "$folder/$base"
             rc=$?
@@ -536,6 +540,11 @@ disks() {
     emit disk_paths 0 "$TEXT"
     # Only a path that somebody named may be on a file server that is gone.
     [ $# -gt 2 ] || P_timeout=''
+    # GNU's tells both at once.
+    if TEXT=$(bounded 10 df -k --output=source,size,used,avail,pcent,itotal,iused,iavail,ipcent,target "$@"); then
+        emit df_both 0 "$TEXT"
+        return
+    fi
     TEXT=$(bounded 10 df -Pk "$@")
     emit df $? "$TEXT"
     TEXT=$(bounded 10 df -Pi "$@")
@@ -748,33 +757,12 @@ record() {
     emit dpkg_status $? "$TEXT"
 }
 
-# packages NAMES: dpkg's own file, the packages that matter and those that are in a bad state.
+# has_dpkg: whether dpkg keeps the packages here. An rpm system may have it as a mere program, with a file of its own that is empty.
+has_dpkg() { state /var/lib/dpkg/status && { [ -s "$R" ] || [ -z "$P_rpm" ]; }; }
+
+# packages NAMES: the packages that matter and those that are in a bad state. What dpkg knows is read with the other files, by `quick`.
 packages() {
-    # An rpm system may have dpkg as a mere program, with a file of its own that is empty.
-    if state /var/lib/dpkg/status && { [ -s "$R" ] || [ -z "$P_rpm" ]; }; then
-        frame dpkg 0
-        flush
-        awk -v more=" $1 " '
-            function flush() {
-                if (name != "" && count < 3000 && (name ~ /^(docker|containerd|moby-|podman|nvidia|libnvidia|libcuda|libnvcuda|cuda|datacenter-gpu|dcgm)/ ||
-                    name ~ /^linux-(image|headers|modules-nvidia|modules-extra|objects-nvidia|signatures-nvidia)/ ||
-                    name ~ /^(xserver-xorg-video-nvidia|firmware-nvidia|python3$|python3-minimal$)/ ||
-                    name ~ /^(runc|dkms|apt|dpkg|snapd|ca-certificates|needrestart|unattended-upgrades|iptables|nftables|curl|wget|gnupg|gpg|gpgv|sqv|kmod|mokutil|cloud-init)$/ ||
-                    index(more, " " name " ") || flag != "ok" || (was != "installed" && was != "config-files" && was != "not-installed"))) {
-                    count++
-                    print name, arch, version, desired, flag, was
-                }
-                name = ""
-            }
-            /^[PSVA][trae][acrt][hkst][aiu]/ {
-                if ($1 == "Package:") { flush(); name = $2; version = "-"; arch = "-"; desired = "-"; flag = "-"; was = "-" }
-                else if ($1 == "Status:") { desired = $2; flag = $3; was = $4 }
-                else if ($1 == "Version:") version = $2
-                else if ($1 == "Architecture:") arch = $2
-            }
-            END { flush() }' "$R"
-        # The exit code comes after the text here: a half-read file must not pass for a whole one.
-        emit dpkg_read $? ''
+    if has_dpkg; then
         [ -z "$RECORD" ] || record
     else
         state /var/lib/dpkg/status
@@ -988,6 +976,7 @@ quick() {
     fi
     want group group /etc/group
     want passwd passwd /etc/passwd
+    ! has_dpkg || want dpkg dpkg /var/lib/dpkg/status
     inodes=''
     if [ -n "$LIVE" ]; then
         nodes
@@ -1001,7 +990,7 @@ quick() {
     fi
     flush
     # By the environment: not every awk takes a newline in -v.
-    printf '%s' "$LIST" | INODES=$inodes awk -v mark="$MARK" -v root="$ID" '
+    printf '%s' "$LIST" | INODES=$inodes NAMED=" $NAMED " awk -v mark="$MARK" -v root="$ID" '
         function add(text) {
             size += length(text) + 1
             if (size > 65536) rc = 27
@@ -1027,13 +1016,42 @@ quick() {
             }
             close(cmd)
         }
+        function package() {
+            if (name != "" && count < 3000 && (name ~ /^(docker|containerd|moby-|podman|nvidia|libnvidia|libcuda|libnvcuda|cuda|datacenter-gpu|dcgm)/ ||
+                name ~ /^linux-(image|headers|modules-nvidia|modules-extra|objects-nvidia|signatures-nvidia)/ ||
+                name ~ /^(xserver-xorg-video-nvidia|firmware-nvidia|python3$|python3-minimal$)/ ||
+                name ~ /^(runc|dkms|apt|dpkg|snapd|ca-certificates|needrestart|unattended-upgrades|iptables|nftables|curl|wget|gnupg|gpg|gpgv|sqv|kmod|mokutil|cloud-init)$/ ||
+                index(named, " " name " ") || flag != "ok" || (was != "installed" && was != "config-files" && was != "not-installed"))) {
+                count++
+                print name, arch, version, desired, flag, was
+            }
+            name = ""
+        }
+        function dpkg(path,    text, got, f) {
+            printf "@@%s dpkg 0\n", mark
+            name = ""
+            while ((got = (getline text < path)) > 0) {
+                if (text !~ /^[PSVA][trae][acrt][hkst][aiu]/) continue
+                split(text, f, " ")
+                if (f[1] == "Package:") { package(); name = f[2]; version = "-"; arch = "-"; desired = "-"; flag = "-"; was = "-" }
+                else if (f[1] == "Status:") { desired = f[2]; flag = f[3]; was = f[4] }
+                else if (f[1] == "Version:") version = f[2]
+                else if (f[1] == "Architecture:") arch = f[2]
+            }
+            package()
+            # Whether all was read is known after the text: a half-read file must not pass for a whole one.
+            printf "@@%s dpkg_read %d\n\n", mark, (got < 0) ? 5 : 0
+            close(path)
+        }
         BEGIN {
             FS = "\t"
+            named = ENVIRON["NAMED"]
             files = split(ENVIRON["INODES"], ino, "\n")
             for (i = 1; i <= files; i++) { split(ino[i], f, " "); if (f[1] != "") watched[f[1]] = f[2] }
         }
         {
-            kind = $1; rc = $2; name = $3; path = $4; body = ""; size = 0
+            kind = $1; rc = $2; title = $3; path = $4; body = ""; size = 0
+            if (kind == "dpkg") { dpkg(path); next }
             if (rc == 0) {
                 got = (getline text < path)
                 if (got < 0) rc = 13
@@ -1064,7 +1082,7 @@ quick() {
             }
             if (rc == 27) body = ""
             if (kind == "proxy" && rc != 13 && body == "") next
-            printf "@@%s %s %s\n%s\n", mark, name, rc, body
+            printf "@@%s %s %s\n%s\n", mark, title, rc, body
         }'
     # $? is that of awk.
     rc=$?
@@ -1104,8 +1122,25 @@ with_metadata() {
 }
 
 with_packages() {
+    if has_dpkg; then
+        packages "$NAMED"
+        with_files
+        flush
+    else
+        { packages "$NAMED"; flush; } </dev/null | { with_files; flush; cat; }
+    fi
+}
+
+with_files() {
+    quick
+    newer
+    set -f
+    IFS=$NL
     # shellcheck disable=SC2086 # split on purpose: one path a line
-    { packages "$NAMED"; flush; } </dev/null | { quick; newer; set -f; IFS=$NL; paths $PATHS; IFS=$NL; disks $DISKS; flush; cat; }
+    paths $PATHS
+    IFS=$NL
+    # shellcheck disable=SC2086 # the same
+    disks $DISKS
 }
 
 # search_path: PATH with the folders of programs that it lacks, none twice: each is looked into for every program that may be there.
