@@ -939,7 +939,8 @@ quick() {
     container
     secure_boot
     [ -z "$GPU$IMAGE" ] || kernels
-    libraries
+    # Their folder is one of the largest there are; a running machine without a GPU needs no look into it.
+    if [ -z "$LIVE" ] || [ -n "$GPU" ] || [ -e /dev/dxg ]; then libraries; fi
     keys
     journal
     want file os_release /etc/os-release
